@@ -1,0 +1,119 @@
+// Package script holds what every script language has in common: the [Host]
+// interface that runs one test script, and the [Request] through which a
+// script reaches the machines. Each language is one folder below.
+package script
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"vm-prebuild/testrun/event"
+)
+
+// Host runs test scripts of one language.
+type Host interface {
+	// Run executes the script of s and returns when it has ended. It returns
+	// nil when the script ran to its end, a *[Failure] when the script itself
+	// failed, and any other error when it could not be run (no interpreter,
+	// interpreter died). When ctx ends, the script is killed and ctx's cause
+	// is returned.
+	Run(ctx context.Context, s Session) error
+
+	// Interact offers the symbols of s on the terminal until the user leaves.
+	Interact(ctx context.Context, s Session) error
+}
+
+// Session is the running test as a script sees it.
+type Session struct {
+	ScriptPath string        // file that holds the script's text
+	Machines   []MachineInfo // sorted by name; globals of the script
+	VLANs      []int         // VLAN numbers; globals vlan1, vlan2, …
+	OutDir     string        // absolute directory for results
+	TmpDir     string        // runtime directory of this driver
+	Bus        *event.Bus    // for what the host itself reports
+	Caller     Caller        // executes what the script asks for
+}
+
+// MachineInfo is what a script can read of a machine without asking it.
+type MachineInfo struct {
+	Name      string `json:"name"`
+	StateDir  string `json:"state_dir"`
+	SharedDir string `json:"shared_dir"`
+	OutDir    string `json:"out_dir"`
+}
+
+// Environment is the environment and working directory of the script. Machines
+// are spawned with it, as scripts set os.environ["NIX_DISK_IMAGE"] and use
+// relative paths.
+type Environment struct {
+	Env []string `json:"env"` // KEY=value
+	Dir string   `json:"cwd"`
+}
+
+// Request is one call of a script: a machine's method or, with an empty
+// Machine, one of the driver's.
+type Request struct {
+	Machine string
+	Method  string
+	Args    json.RawMessage // a JSON object, keyed by the Python parameter names
+	Env     Environment     // of the script at the time of the call
+}
+
+// Caller executes requests; it is safe for concurrent use. The result is
+// anything that encoding/json can write.
+type Caller interface {
+	Call(ctx context.Context, r Request) (any, error)
+}
+
+// Failure says that the script ran and failed.
+type Failure struct {
+	Kind     Kind
+	Message  string   // one line
+	Lines    []string // account for the user: traceback and message
+	ExitCode int      // of sys.exit(n); 1 otherwise
+}
+
+func (f *Failure) Error() string { return f.Message }
+
+// Kind tells failures apart that are shown or counted differently.
+type Kind string
+
+// The kinds of failure.
+const (
+	// KindAssertion is an expectation on a machine that was not met.
+	KindAssertion Kind = "assertion"
+	// KindMachine is a machine that could not do what was asked of it.
+	KindMachine Kind = "machine"
+	// KindException is any other exception of the script.
+	KindException Kind = "exception"
+	// KindSyntax is a script that could not be compiled.
+	KindSyntax Kind = "syntax"
+	// KindExit is a script that left through sys.exit(n), n ≠ 0.
+	KindExit Kind = "exit"
+)
+
+// Kinder is implemented by errors of a Caller that know their kind; all others
+// count as KindMachine.
+type Kinder interface{ ScriptKind() string }
+
+// KindOf returns the kind that err asks for.
+func KindOf(err error) Kind {
+	var k Kinder
+	if errors.As(err, &k) {
+		return Kind(k.ScriptKind())
+	}
+	return KindMachine
+}
+
+// Decode reads the arguments of r into dst.
+func (r Request) Decode(dst any) error {
+	if len(r.Args) == 0 {
+		return nil
+	}
+	if err := json.Unmarshal(r.Args, dst); err != nil {
+		return fmt.Errorf("arguments of %s: %w", r.Method, err)
+	}
+	return nil
+}
