@@ -1,0 +1,204 @@
+// Package cli is what the command lines of all our tools share: parsing with
+// kong, help with examples, one-line usage errors, exit codes, signals, and man
+// pages and shell completions made from the same model. A tool describes itself
+// as an [App] and its main function calls [App.Main].
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+)
+
+// The exit codes that all tools share. A tool that a signal ended exits with
+// 128 plus the signal's number, as a shell reports it.
+const (
+	ExitOK             = 0
+	ExitFailed         = 1   // what was tested or checked failed
+	ExitUsage          = 2   // wrong usage or configuration
+	ExitInfrastructure = 3   // a machine died, no space, nix failed, …
+	ExitTimeout        = 124 // a global time-out ended the run
+)
+
+// App describes a tool.
+type App struct {
+	Name        string
+	Description string    // what the tool does, in a sentence or two
+	Examples    []Example // shown by --help and in the man page
+	ExitStatus  []Status  // meanings of the exit codes; nil means [DefaultStatus]
+}
+
+// Example is a command line and what it does.
+type Example struct{ Text, Command string }
+
+// Status is an exit code and its meaning.
+type Status struct {
+	Code    int
+	Meaning string
+}
+
+// DefaultStatus is what the exit codes mean when a tool says nothing else.
+func DefaultStatus() []Status {
+	return []Status{
+		{ExitOK, "success"},
+		{ExitFailed, "what was tested or checked failed"},
+		{ExitUsage, "wrong usage or configuration"},
+		{ExitInfrastructure, "something needed failed: nix, a machine, the disk"},
+	}
+}
+
+// IO is where a command writes. Results go to Stdout, all the rest to Stderr.
+// A command gets it by naming *cli.IO among the parameters of its Run method.
+type IO struct{ Stdout, Stderr io.Writer }
+
+// JSON prints v as a result, indented.
+func (o *IO) JSON(v any) error {
+	enc := json.NewEncoder(o.Stdout)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
+}
+
+// exitError is an error that decides the exit code.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e *exitError) Error() string { return e.err.Error() }
+func (e *exitError) Unwrap() error { return e.err }
+func (e *exitError) ExitCode() int { return e.code }
+
+// WithExitCode makes err end the tool with the given exit code.
+func WithExitCode(code int, err error) error { return &exitError{code, err} }
+
+// interrupted is the cause of the end of a context that a signal ended.
+type interrupted struct{ sig syscall.Signal }
+
+func (i interrupted) Error() string { return "interrupted by signal: " + i.sig.String() }
+func (i interrupted) ExitCode() int { return 128 + int(i.sig) }
+
+// Main runs the tool with the process's arguments and exits. The first SIGINT,
+// SIGTERM or SIGHUP ends the context that commands get; a second one ends the
+// process at once.
+func (a App) Main(grammar any) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	go func() {
+		sig := <-signals
+		signal.Stop(signals)
+		cancel(interrupted{sig.(syscall.Signal)})
+	}()
+	os.Exit(a.Run(ctx, grammar, os.Args[1:], &IO{os.Stdout, os.Stderr}))
+}
+
+// Run parses args into grammar (a pointer to a kong struct), calls the Run
+// method of the selected command, reports its error on out.Stderr and returns
+// the exit code. Run methods may take a context.Context and a *[IO].
+//
+// An error decides the exit code by a method ExitCode() int; any other error
+// means [ExitInfrastructure].
+func (a App) Run(ctx context.Context, grammar any, args []string, out *IO) int {
+	exited := false // by --help, which kong ends through Exit
+	parser, err := kong.New(grammar,
+		kong.Name(a.Name), kong.Description(a.Description),
+		kong.Writers(out.Stdout, out.Stderr),
+		kong.Exit(func(int) { exited = true }),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
+		kong.Help(a.printHelp),
+		kong.Bind(out), kong.BindTo(ctx, (*context.Context)(nil)),
+	)
+	if err != nil {
+		return a.fail(out, err)
+	}
+	// These are for packagers, not for users, so they are flags that no help
+	// shows, and they stand alone.
+	if len(args) > 0 && args[0] == "--man" {
+		writeMan(out.Stdout, a, parser.Model)
+		return ExitOK
+	}
+	if shell, ok := completionShell(args); ok {
+		if err := writeCompletion(out.Stdout, shell, parser.Model); err != nil {
+			return a.fail(out, err)
+		}
+		return ExitOK
+	}
+	parsed, err := parser.Parse(args)
+	if exited {
+		return ExitOK
+	}
+	if err != nil {
+		return a.fail(out, usageError(a.Name, err))
+	}
+	err = parsed.Run()
+	// Whatever error a command made of its context's end, the signal is why.
+	if i, ok := errors.AsType[interrupted](context.Cause(ctx)); ok && err != nil {
+		err = i
+	}
+	if err != nil {
+		return a.fail(out, err)
+	}
+	return ExitOK
+}
+
+// fail prints err and returns its exit code.
+func (a App) fail(out *IO, err error) int {
+	fmt.Fprintf(out.Stderr, "%s: %s\n", a.Name, strings.TrimRight(err.Error(), "\n"))
+	var coder kong.ExitCoder
+	if !errors.As(err, &coder) {
+		return ExitInfrastructure
+	}
+	// A child's exit code says nothing about ours.
+	if _, child := coder.(*exec.ExitError); child {
+		return ExitInfrastructure
+	}
+	return coder.ExitCode()
+}
+
+// usageError turns kong's error into one line and a hint that names the
+// command whose help says more.
+func usageError(name string, err error) error {
+	if parseErr, ok := errors.AsType[*kong.ParseError](err); ok && parseErr.Context != nil {
+		if selected := parseErr.Context.Selected(); selected != nil {
+			name = selected.FullPath()
+		}
+	}
+	return Usagef("%w\nhint: run '%s --help'", err, name)
+}
+
+// Usagef makes an error about the command line or a configuration file.
+func Usagef(format string, args ...any) error {
+	return WithExitCode(ExitUsage, fmt.Errorf(format, args...))
+}
+
+// printHelp is kong's help, followed by examples where the help is the tool's.
+func (a App) printHelp(options kong.HelpOptions, ctx *kong.Context) error {
+	if err := kong.DefaultHelpPrinter(options, ctx); err != nil {
+		return err
+	}
+	if ctx.Selected() != nil || len(a.Examples) == 0 {
+		return nil
+	}
+	fmt.Fprint(ctx.Stdout, "\nExamples:\n")
+	for _, e := range a.Examples {
+		fmt.Fprintf(ctx.Stdout, "  # %s\n  %s\n", e.Text, e.Command)
+	}
+	return nil
+}
+
+func (a App) exitStatus() []Status {
+	if a.ExitStatus == nil {
+		return DefaultStatus()
+	}
+	return a.ExitStatus
+}

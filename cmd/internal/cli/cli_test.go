@@ -1,0 +1,190 @@
+package cli_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"vm-prebuild/cmd/internal/cli"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+type grammar struct {
+	Verbose bool      `help:"Say more." short:"v"`
+	Plan    planCmd   `cmd:"" help:"Say what would be built."`
+	Import  importCmd `cmd:"" help:"Bring a closure into a store."`
+}
+
+type planCmd struct {
+	JSON  bool   `help:"Print JSON." name:"json"`
+	Color string `enum:"auto,always,never" default:"auto" help:"When to use colours: it's [${enum}]."`
+	What  string `arg:"" optional:"" help:"What to plan."`
+}
+
+func (c *planCmd) Run(ctx context.Context, out *cli.IO) error {
+	switch c.What {
+	case "failed":
+		return cli.WithExitCode(cli.ExitFailed, errors.New("1 of 2 tests failed"))
+	case "child":
+		return fmt.Errorf("nix failed: %w", exec.CommandContext(ctx, "sh", "-c", "exit 7").Run())
+	case "hint":
+		return errors.New("no such thing\nhint: make one\n")
+	case "wait":
+		fmt.Fprintln(out.Stdout, "ready")
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	return out.JSON(map[string]string{"what": c.What})
+}
+
+type importCmd struct {
+	Store string   `required:"" placeholder:"ROOT" env:"STORE" help:"Store to write."`
+	Paths []string `arg:"" help:"What to import."`
+}
+
+func (c *importCmd) Help() string {
+	return "Files are placed in parallel.\n\nThen they are registered."
+}
+func (c *importCmd) Run() error { return nil }
+
+type single struct {
+	Jobs int    `help:"Tests at once." default:"1"`
+	Path string `arg:"" help:"The file."`
+}
+
+func (s *single) Run(out *cli.IO) error {
+	_, err := fmt.Fprintln(out.Stdout, s.Path, s.Jobs)
+	return err
+}
+
+var app = cli.App{
+	Name:        "tool",
+	Description: "Does things with closures. It's small.",
+	Examples: []cli.Example{
+		{Text: "Plan what is below the current directory", Command: "tool plan ."},
+		{Text: "Import a closure", Command: "tool import --store /mnt ./result"},
+	},
+}
+
+func run(ctx context.Context, grammar any, args ...string) (code int, stdout, stderr string) {
+	var out, errOut bytes.Buffer
+	code = app.Run(ctx, grammar, args, &cli.IO{Stdout: &out, Stderr: &errOut})
+	return code, out.String(), errOut.String()
+}
+
+func TestRun(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		args   string
+		code   int
+		stdout string
+		stderr string
+	}{
+		{"ok", "plan x", 0, "{\n  \"what\": \"x\"\n}\n", ""},
+		{"unknown flag", "--nope", 2, "", "tool: unknown flag --nope\nhint: run 'tool --help'\n"},
+		{"unknown flag of a command", "plan --nope", 2, "", "tool: unknown flag --nope\nhint: run 'tool plan --help'\n"},
+		{"no command", "", 2, "", "tool: expected one of \"plan\", \"import\"\nhint: run 'tool --help'\n"},
+		{"missing flag", "import x", 2, "", "tool: missing flags: --store=ROOT\nhint: run 'tool import --help'\n"},
+		{"failed", "plan failed", 1, "", "tool: 1 of 2 tests failed\n"},
+		{"exit code of a child", "plan child", 3, "", "tool: nix failed: exit status 7\n"},
+		{"hint", "plan hint", 3, "", "tool: no such thing\nhint: make one\n"},
+		{"completion", "--completion=csh", 2, "", "tool: cannot make completions for shell \"csh\"\nhint: there are bash, zsh and fish\n"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			code, stdout, stderr := run(t.Context(), &grammar{}, strings.Fields(tt.args)...)
+			if code != tt.code || stdout != tt.stdout || stderr != tt.stderr {
+				t.Errorf("exit %d\nstdout: %s\nstderr: %s\nwant exit %d\nstdout: %s\nstderr: %s",
+					code, stdout, stderr, tt.code, tt.stdout, tt.stderr)
+			}
+		})
+	}
+}
+
+func TestRunWithoutCommands(t *testing.T) {
+	code, stdout, stderr := run(t.Context(), &single{}, "--jobs=3", "file")
+	if code != 0 || stdout != "file 3\n" || stderr != "" {
+		t.Errorf("exit %d, stdout %q, stderr %q", code, stdout, stderr)
+	}
+}
+
+func TestHelpManCompletion(t *testing.T) {
+	t.Setenv("COLUMNS", "80")
+	for _, tt := range []struct {
+		golden  string
+		grammar any
+		args    []string
+	}{
+		{"help", &grammar{}, []string{"--help"}},
+		{"help-import", &grammar{}, []string{"import", "--help"}},
+		{"man", &grammar{}, []string{"--man"}},
+		{"man-single", &single{}, []string{"--man"}},
+		{"bash", &grammar{}, []string{"--completion", "bash"}},
+		{"zsh", &grammar{}, []string{"--completion=zsh"}},
+		{"zsh-single", &single{}, []string{"--completion=zsh"}},
+		{"fish", &grammar{}, []string{"--completion", "fish"}},
+	} {
+		t.Run(tt.golden, func(t *testing.T) {
+			code, stdout, stderr := run(t.Context(), tt.grammar, tt.args...)
+			if code != 0 || stderr != "" {
+				t.Fatalf("exit %d, stderr %q", code, stderr)
+			}
+			file := filepath.Join("testdata", tt.golden+".golden")
+			if *update {
+				if err := os.WriteFile(file, []byte(stdout), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(string(want), stdout); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+// TestBashCompletes lets a real bash load the script and complete words.
+func TestBashCompletes(t *testing.T) {
+	bash, err := exec.LookPath("bash")
+	if err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal(err)
+		}
+		t.Skip(err)
+	}
+	_, script, _ := run(t.Context(), &grammar{}, "--completion=bash")
+	for words, want := range map[string]string{
+		"tool p":                "plan",
+		"tool plan --j":         "--json",
+		"tool plan --color al":  "always",
+		"tool import --s":       "--store",
+		"tool plan ./testdata/": "",
+	} {
+		fields := strings.Fields(words)
+		test := fmt.Sprintf("compopt() { :; }\n%s\nCOMP_WORDS=(%s); COMP_CWORD=%d; _tool; echo \"${COMPREPLY[*]}\"",
+			script, words, len(fields)-1)
+		out, err := exec.CommandContext(t.Context(), bash, "--norc", "-c", test).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		got := strings.TrimSpace(string(out))
+		if want == "" && strings.Contains(got, "testdata/help.golden") {
+			continue
+		}
+		if got != want {
+			t.Errorf("%q completes to %q, want %q", words, got, want)
+		}
+	}
+}
