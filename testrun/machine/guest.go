@@ -1,0 +1,199 @@
+package machine
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"vm-prebuild/testrun/event"
+)
+
+// DefaultTimeout is how long execute and the waits of a script last unless the
+// script says otherwise.
+const DefaultTimeout = 15 * time.Minute
+
+// Guest is a machine as a test script uses it. A method that needs the guest's
+// shell starts the machine first if it does not run. Expectations that are not
+// met give an *AssertionError; everything else that goes wrong gives an error
+// that names the machine.
+type Guest struct {
+	Machine Machine
+	Bus     *event.Bus
+	Boot    StartOptions // how to start the machine when an operation needs it
+}
+
+func (g *Guest) nested(text string, f func() error) error {
+	return g.Bus.Nested(g.Machine.Name(), text, f)
+}
+
+// Shell boots the machine if need be and waits until its shell answers.
+func (g *Guest) Shell(ctx context.Context) (Shell, error) {
+	if err := g.Machine.Start(ctx, g.Boot); err != nil {
+		return nil, err
+	}
+	return g.Machine.Shell(ctx)
+}
+
+// run executes one command; every other operation goes through it.
+func (g *Guest) run(ctx context.Context, command string, timeout time.Duration) (int, []byte, error) {
+	sh, err := g.Shell(ctx)
+	if err != nil {
+		return 0, nil, err
+	}
+	status, output, err := sh.Run(ctx, command, timeout)
+	if err != nil {
+		return 0, nil, g.explain(ctx, err)
+	}
+	return status, output, nil
+}
+
+// explain makes an error of the shell one of the machine, with its console.
+// The end of ctx is not the machine's doing.
+func (g *Guest) explain(ctx context.Context, err error) error {
+	var known *Error
+	if errors.As(err, &known) || ctx.Err() != nil && errors.Is(err, context.Cause(ctx)) {
+		return err
+	}
+	return &Error{Machine: g.Machine.Name(), Err: err, Console: Tail(g.Machine.Console())}
+}
+
+// Execute runs a command and returns its exit status and output. With wait
+// unset it does not wait for the command; the results are then empty.
+func (g *Guest) Execute(ctx context.Context, command string, timeout time.Duration, wait bool) (int, []byte, error) {
+	if wait {
+		return g.run(ctx, command, timeout)
+	}
+	sh, err := g.Shell(ctx)
+	if err != nil {
+		return 0, nil, err
+	}
+	if err := sh.Send(ctx, command, timeout); err != nil {
+		return 0, nil, g.explain(ctx, err)
+	}
+	return 0, nil, nil
+}
+
+// Succeed runs the commands one after the other, each of which must exit with
+// status 0, and returns their outputs one behind the other. A zero timeout
+// means that only ctx limits a command.
+func (g *Guest) Succeed(ctx context.Context, commands []string, timeout time.Duration) (string, error) {
+	var all strings.Builder
+	for _, command := range commands {
+		err := g.nested("must succeed: "+command, func() error {
+			status, output, err := g.run(ctx, command, timeout)
+			if err != nil {
+				return err
+			}
+			all.Write(output)
+			if status != 0 {
+				g.Bus.Say(g.Machine.Name(), "output: "+text(output))
+				return assertionf("command `%s` failed (exit code %d)", command, status)
+			}
+			return nil
+		})
+		if err != nil {
+			return "", err
+		}
+	}
+	return text([]byte(all.String())), nil
+}
+
+// Fail is Succeed for commands that must exit with another status than 0.
+func (g *Guest) Fail(ctx context.Context, commands []string, timeout time.Duration) (string, error) {
+	var all strings.Builder
+	for _, command := range commands {
+		err := g.nested("must fail: "+command, func() error {
+			status, output, err := g.run(ctx, command, timeout)
+			if err != nil {
+				return err
+			}
+			all.Write(output)
+			if status == 0 {
+				return assertionf("command `%s` unexpectedly succeeded", command)
+			}
+			return nil
+		})
+		if err != nil {
+			return "", err
+		}
+	}
+	return text([]byte(all.String())), nil
+}
+
+// Shutdown powers the machine off and waits until it has ended.
+func (g *Guest) Shutdown(ctx context.Context) error {
+	if !g.Machine.Running() {
+		return nil
+	}
+	return g.nested("waiting for the VM to power off", func() error {
+		sh, err := g.Machine.Shell(ctx)
+		if err != nil {
+			return err
+		}
+		if err := sh.Send(ctx, "poweroff", 0); err != nil {
+			return g.explain(ctx, err)
+		}
+		return g.Machine.Wait(ctx)
+	})
+}
+
+// WaitForShutdown waits until the machine has ended by itself.
+func (g *Guest) WaitForShutdown(ctx context.Context) error {
+	if !g.Machine.Running() {
+		return nil
+	}
+	return g.nested("waiting for the VM to power off", func() error {
+		return g.Machine.Wait(ctx)
+	})
+}
+
+// Crash ends the machine as if its power had failed.
+func (g *Guest) Crash(ctx context.Context) error {
+	if !g.Machine.Running() {
+		return nil
+	}
+	c, err := capability[Crasher](g.Machine, "crash")
+	if err != nil {
+		return err
+	}
+	g.Bus.Say(g.Machine.Name(), "forced crash")
+	return c.Crash(ctx)
+}
+
+// Reboot presses ctrl-alt-delete. The machine must have been started with
+// AllowReboot, else it ends instead.
+func (g *Guest) Reboot(ctx context.Context) error {
+	r, err := capability[Rebooter](g.Machine, "reboot")
+	if err != nil {
+		return err
+	}
+	return r.Reboot(ctx)
+}
+
+// MonitorCommand hands a line to QEMU's human monitor.
+func (g *Guest) MonitorCommand(ctx context.Context, line string) (answer string, err error) {
+	m, err := capability[Monitor](g.Machine, "take monitor commands")
+	if err != nil {
+		return "", err
+	}
+	err = g.nested("sending monitor command: "+line, func() error {
+		answer, err = m.MonitorCommand(ctx, line)
+		return err
+	})
+	return answer, err
+}
+
+// SetLinks cuts the machine from its VLANs (up unset) or joins it again.
+func (g *Guest) SetLinks(ctx context.Context, up bool) error {
+	l, err := capability[Linker](g.Machine, "change its links")
+	if err != nil {
+		return err
+	}
+	return l.SetLinks(ctx, up)
+}
+
+// text is a command's output as a script sees it.
+func text(output []byte) string {
+	return strings.ToValidUTF8(string(output), "\uFFFD")
+}
