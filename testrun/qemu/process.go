@@ -1,0 +1,358 @@
+package qemu
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"vm-prebuild/testrun/event"
+	"vm-prebuild/testrun/machine"
+	"vm-prebuild/testrun/qmp"
+	"vm-prebuild/testrun/shell"
+	"vm-prebuild/testrun/startcommand"
+)
+
+// killGrace is how long QEMU may take to end after SIGTERM, in which it
+// writes back its disk images.
+const killGrace = 2 * time.Second
+
+// process is one run of QEMU, from its start script to its end. It implements
+// machine.Shell on top of the guest's shell.
+type process struct {
+	cfg     Config
+	cmd     *exec.Cmd
+	stdin   *os.File
+	console *console
+
+	// Set once, by adopt, before start returns; guarded by mu until then.
+	mu      sync.Mutex
+	monitor *qmp.Monitor
+	shell   *shell.Conn
+	ended   bool // watch has been here: it is too late to adopt anything
+
+	connected atomic.Bool // the shell has answered since the last boot
+
+	// ctx ends with the process; its cause says how it ended.
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	exited chan struct{} // closed after ctx has ended and everything is closed
+}
+
+// start executes the start script and returns once QEMU runs the guest.
+func start(ctx context.Context, cfg Config, o machine.StartOptions) (*process, error) {
+	fail := func(err error) (*process, error) {
+		return nil, machine.Errorf(cfg.Name, "starting: %w", err)
+	}
+	if err := cfg.Command.Check(); err != nil {
+		return fail(err)
+	}
+	if err := os.MkdirAll(cfg.Dirs.State, 0o700); err != nil {
+		return fail(err)
+	}
+	monitors, err := listen(filepath.Join(cfg.Dirs.State, "qmp"))
+	if err != nil {
+		return fail(err)
+	}
+	defer monitors.Close()
+	shells, err := listen(filepath.Join(cfg.Dirs.State, "shell"))
+	if err != nil {
+		return fail(err)
+	}
+	defer shells.Close()
+
+	env := o.Env
+	if env == nil {
+		env = os.Environ()
+	}
+	p := &process{cfg: cfg, exited: make(chan struct{}), console: &console{}}
+	p.ctx, p.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
+	p.cmd = cfg.Command.Build(env, startcommand.Options{
+		QMPSocket:   monitors.Addr().String(),
+		ShellSocket: shells.Addr().String(),
+		StateDir:    cfg.Dirs.State,
+		SharedDir:   cfg.Dirs.Shared,
+		AllowReboot: o.AllowReboot,
+		Display:     cfg.Display,
+		ForceTCG:    cfg.ForceTCG,
+	})
+	if err := p.spawn(); err != nil {
+		return fail(err)
+	}
+
+	ctx, cancel := context.WithTimeoutCause(ctx, cfg.BootTimeout, fmt.Errorf("QEMU did not connect within %v", cfg.BootTimeout))
+	defer cancel()
+	ctx, unbind := p.bind(ctx)
+	defer unbind()
+	if err := p.meet(ctx, monitors, shells); err != nil {
+		if dead := p.deathSoon(); dead != nil {
+			err = dead
+		} else {
+			err = &machine.Error{Machine: cfg.Name, Err: fmt.Errorf("starting: %w", err), Console: machine.Tail(p.console.lines())}
+		}
+		p.kill()
+		return nil, err
+	}
+	return p, nil
+}
+
+// listen makes a unix socket for QEMU to connect to.
+func listen(path string) (*net.UnixListener, error) {
+	// struct sockaddr_un holds 108 bytes, the final NUL included.
+	if len(path) > 107 {
+		return nil, fmt.Errorf("socket path %s has %d bytes, more than the 107 that the kernel takes\nhint: set XDG_RUNTIME_DIR or TMPDIR to a shorter directory", path, len(path))
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	return net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: path})
+}
+
+// spawn executes the start script and begins to watch it.
+func (p *process) spawn() error {
+	stdin, toGuest, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer stdin.Close()
+	fromGuest, stdout, err := os.Pipe()
+	if err != nil {
+		toGuest.Close()
+		return err
+	}
+	defer stdout.Close()
+	p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr = stdin, stdout, stdout
+	p.stdin = toGuest
+	if err := p.cfg.Reaper.Spawn(p.cmd); err != nil {
+		toGuest.Close()
+		fromGuest.Close()
+		return err
+	}
+	drained := make(chan struct{})
+	go func() {
+		defer close(drained)
+		p.console.read(fromGuest, func(line string) {
+			p.cfg.Bus.Emit(event.Serial{Machine: p.cfg.Name, Text: line})
+		})
+	}()
+	go p.watch(fromGuest, drained)
+	return nil
+}
+
+// watch waits for the process to end and closes what belongs to it.
+func (p *process) watch(fromGuest *os.File, drained <-chan struct{}) {
+	err := p.cmd.Wait()
+	// What the start script has put in the background (virtiofsd, swtpm) ends
+	// with QEMU, and with it the last writer to the console.
+	p.cfg.Reaper.Kill(p.pid())
+	_ = fromGuest.SetReadDeadline(time.Now().Add(time.Second))
+	<-drained
+	fromGuest.Close()
+	p.stdin.Close()
+	p.cancel(&machine.Error{
+		Machine: p.cfg.Name,
+		Err:     fmt.Errorf("%s ended unexpectedly: %s", p.label(), exitText(err)),
+		Console: machine.Tail(p.console.lines()),
+	})
+	p.mu.Lock()
+	p.ended = true
+	p.mu.Unlock()
+	if p.monitor != nil {
+		p.monitor.Close()
+		p.shell.Close()
+	}
+	close(p.exited)
+}
+
+// label names the process in an error: before QMP has answered it may still be
+// the start script.
+func (p *process) label() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.monitor == nil {
+		return fmt.Sprintf("start command %s", p.cfg.Command)
+	}
+	return fmt.Sprintf("QEMU (pid %d)", p.pid())
+}
+
+func exitText(err error) string {
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		return "exit code 0"
+	case errors.As(err, &exit) && exit.ExitCode() >= 0:
+		return fmt.Sprintf("exit code %d", exit.ExitCode())
+	default:
+		return err.Error() // "signal: killed"
+	}
+}
+
+// meet accepts QEMU's two connections and readies its monitor.
+func (p *process) meet(ctx context.Context, monitors, shells *net.UnixListener) error {
+	stop := context.AfterFunc(ctx, func() {
+		monitors.Close()
+		shells.Close()
+	})
+	defer stop()
+	accept := func(l *net.UnixListener) (net.Conn, error) {
+		c, err := l.Accept()
+		if err != nil && ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		return c, err
+	}
+	conn, err := accept(monitors)
+	if err != nil {
+		return err
+	}
+	monitor := qmp.New(conn)
+	conn, err = accept(shells)
+	if err != nil {
+		monitor.Close()
+		return err
+	}
+	if err := monitor.Handshake(ctx); err != nil {
+		monitor.Close()
+		conn.Close()
+		return fmt.Errorf("QMP handshake: %w", err)
+	}
+	return p.adopt(monitor, shell.New(conn))
+}
+
+// adopt makes the connections part of the process, unless it has just ended.
+func (p *process) adopt(monitor *qmp.Monitor, sh *shell.Conn) error {
+	p.mu.Lock()
+	if p.ended {
+		p.mu.Unlock()
+		monitor.Close()
+		sh.Close()
+		return p.death()
+	}
+	p.monitor, p.shell = monitor, sh
+	p.mu.Unlock()
+	events := monitor.Subscribe(p.ctx)
+	go func() {
+		for e := range events {
+			if e.Event == "GUEST_PANICKED" {
+				p.cancel(&machine.Error{
+					Machine: p.cfg.Name,
+					Err:     errors.New("the guest's kernel panicked"),
+					Console: machine.Tail(p.console.lines()),
+				})
+			}
+		}
+	}()
+	return nil
+}
+
+// connect waits for the guest's shell.
+func (p *process) connect(ctx context.Context) error {
+	limit := p.cfg.BootTimeout
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf(
+		"the guest showed no root shell within %v\nhint: does the guest run backdoor.service? its console is below; a slow host may want a longer --boot-timeout", limit))
+	defer cancel()
+	begin := time.Now()
+	bound, unbind := p.bind(ctx)
+	defer unbind()
+	err := p.shell.Connect(bound, func(line string) {
+		p.cfg.Bus.Say(p.cfg.Name, fmt.Sprintf("Guest shell says: %q", line))
+	})
+	if err != nil {
+		return p.shellError(err)
+	}
+	p.connected.Store(true)
+	p.cfg.Bus.Say(p.cfg.Name, "connected to guest root shell")
+	p.cfg.Bus.Say(p.cfg.Name, fmt.Sprintf("(connecting took %.2f seconds)", time.Since(begin).Seconds()))
+	return nil
+}
+
+// Run implements machine.Shell.
+func (p *process) Run(ctx context.Context, command string, timeout time.Duration) (int, []byte, error) {
+	ctx, unbind := p.bind(ctx)
+	defer unbind()
+	status, output, err := p.shell.Run(ctx, command, timeout)
+	if err != nil {
+		return 0, nil, p.shellError(err)
+	}
+	return status, output, nil
+}
+
+// Send implements machine.Shell.
+func (p *process) Send(ctx context.Context, command string, timeout time.Duration) error {
+	ctx, unbind := p.bind(ctx)
+	defer unbind()
+	if err := p.shell.Send(ctx, command, timeout); err != nil {
+		return p.shellError(err)
+	}
+	return nil
+}
+
+// shellError explains an error of the shell by the end of the process, if that
+// is what it comes from, and adds the console.
+func (p *process) shellError(err error) error {
+	if errors.Is(err, shell.ErrClosed) {
+		if dead := p.deathSoon(); dead != nil {
+			return dead
+		}
+	}
+	var known *machine.Error
+	if errors.As(err, &known) {
+		return err
+	}
+	return &machine.Error{Machine: p.cfg.Name, Err: err, Console: machine.Tail(p.console.lines())}
+}
+
+// bind returns a context that also ends with the process, and then has its
+// death as cause.
+func (p *process) bind(ctx context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(p.ctx, func() { cancel(context.Cause(p.ctx)) })
+	return ctx, func() {
+		stop()
+		cancel(nil)
+	}
+}
+
+// death says how the process ended; nil while it runs.
+func (p *process) death() error {
+	if p.ctx.Err() == nil {
+		return nil
+	}
+	return context.Cause(p.ctx)
+}
+
+// deathSoon is death for callers that have seen a connection break, which
+// happens a moment before the process is gone.
+func (p *process) deathSoon() error {
+	select {
+	case <-p.ctx.Done():
+	case <-time.After(killGrace):
+	}
+	return p.death()
+}
+
+func (p *process) pid() int { return p.cmd.Process.Pid }
+
+// kill ends the process and waits until everything of it is gone.
+func (p *process) kill() {
+	group := -p.pid()
+	select {
+	case <-p.exited:
+		return
+	default:
+		_ = syscall.Kill(group, syscall.SIGTERM)
+	}
+	select {
+	case <-p.exited:
+	case <-time.After(killGrace):
+		p.cfg.Reaper.Kill(p.pid())
+		<-p.exited
+	}
+}

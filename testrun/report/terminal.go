@@ -1,0 +1,88 @@
+// Package report holds the sinks that turn the events of a test into something
+// to read: [Terminal] for people, [JUnit] for CI. A sink implements
+// event.Sink.
+package report
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+
+	"vm-prebuild/testrun/event"
+)
+
+// Terminal prints events in the format and with the phrases of nixpkgs' Python
+// driver, which people grep for.
+type Terminal struct {
+	out     *bufio.Writer
+	level   event.Level
+	colours bool
+	serial  func() bool
+}
+
+// NewTerminal returns a sink that prints to w. Messages below level are left
+// out; serial says, at each line of a serial console, whether to print it.
+func NewTerminal(w io.Writer, level event.Level, colours bool, serial func() bool) *Terminal {
+	return &Terminal{out: bufio.NewWriter(w), level: level, colours: colours, serial: serial}
+}
+
+const (
+	bright = "\x1b[1m"
+	green  = "\x1b[32m"
+	red    = "\x1b[31m"
+	dim    = "\x1b[2m"
+	reset  = "\x1b[0m"
+)
+
+// Handle implements event.Sink.
+func (t *Terminal) Handle(r event.Record) {
+	switch e := r.Event.(type) {
+	case event.Log:
+		switch {
+		case !e.Always && e.Level < t.level:
+		case e.Level == event.Debug:
+			t.line("", t.paint(dim, from(e.Machine)+e.Text))
+		default:
+			t.line(from(e.Machine), e.Text)
+		}
+	case event.BlockOpen:
+		t.line(from(e.Machine), t.paint(bright+green, e.Text))
+	case event.BlockClose:
+		if e.Failure == "" {
+			t.line(from(e.Machine), fmt.Sprintf("(finished: %s, in %.2f seconds)", e.Text, e.Duration.Seconds()))
+		}
+	case event.Serial:
+		if t.serial() {
+			t.line("", t.paint(dim, e.Machine+" # "+e.Text))
+		}
+	case event.TestFailure:
+		for _, l := range e.Lines {
+			t.line(t.paint(red, "!!! "), l)
+		}
+	}
+	// A reader on the other end of a pipe sees each event as it happens.
+	_ = t.out.Flush()
+}
+
+// Close implements event.Sink.
+func (t *Terminal) Close() error { return t.out.Flush() }
+
+func (t *Terminal) line(prefix, text string) {
+	t.out.WriteString(prefix)
+	t.out.WriteString(text)
+	t.out.WriteByte('\n')
+}
+
+func (t *Terminal) paint(colour, text string) string {
+	if !t.colours {
+		return text
+	}
+	return colour + text + reset
+}
+
+func from(machine string) string {
+	if machine == "" {
+		return ""
+	}
+	return machine + ": "
+}

@@ -1,0 +1,148 @@
+// Package startcommand says what to execute for one machine: which program,
+// with which arguments and environment. It is where the conventions of
+// nixpkgs' run-NAME-vm scripts are written down (nixos/modules/virtualisation/
+// qemu-vm.nix): such a script ends in
+//
+//	exec qemu-system-… … $QEMU_OPTS "$@"
+//
+// so whatever the driver needs of QEMU is appended as arguments. [Check]
+// refuses a script early, [Command.Build] makes the process.
+package startcommand
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// Command starts one machine.
+type Command struct {
+	// Script is the path of a start script.
+	Script string
+	// Line is a shell command line, of create_machine, instead of a Script.
+	Line string
+}
+
+var scriptName = regexp.MustCompile(`^run-(.+)-vm$`)
+
+// Name is the name of the machine that a start command stands for: NAME of
+// run-NAME-vm, else "machine".
+func (c Command) Name() string {
+	word := c.Script
+	if word == "" {
+		word, _, _ = strings.Cut(strings.TrimSpace(c.Line), " ")
+	}
+	if m := scriptName.FindStringSubmatch(filepath.Base(word)); m != nil {
+		return m[1]
+	}
+	return "machine"
+}
+
+func (c Command) String() string {
+	if c.Script != "" {
+		return c.Script
+	}
+	return c.Line
+}
+
+// Check returns an error when the command cannot be executed.
+func (c Command) Check() error {
+	if c.Script == "" {
+		if strings.TrimSpace(c.Line) == "" {
+			return fmt.Errorf("the start command is empty")
+		}
+		return nil
+	}
+	info, err := os.Stat(c.Script)
+	switch {
+	case err != nil:
+		return fmt.Errorf("start script %s: %w\nhint: build the machine first, or check the path in the configuration", c.Script, err)
+	case !info.Mode().IsRegular():
+		return fmt.Errorf("start script %s is not a regular file", c.Script)
+	case info.Mode()&0o111 == 0:
+		return fmt.Errorf("start script %s is not executable", c.Script)
+	}
+	return nil
+}
+
+// Options are what the driver wants of QEMU.
+type Options struct {
+	QMPSocket   string // QEMU connects to it as a client
+	ShellSocket string // likewise
+	StateDir    string
+	SharedDir   string
+	AllowReboot bool
+	Display     bool // there is a display to show the guest on
+	ForceTCG    bool // KVM cannot be used on this host
+}
+
+// Build makes the process that starts the machine, in directory o.StateDir
+// and with environment env plus what start scripts expect.
+func (c Command) Build(env []string, o Options) *exec.Cmd {
+	args := o.qemuArguments(c.pinsHostCPU())
+	var cmd *exec.Cmd
+	if c.Script != "" {
+		cmd = exec.Command(c.Script, args...)
+	} else {
+		cmd = exec.Command("/bin/sh", append([]string{"-c", c.Line + ` "$@"`, "sh"}, args...)...)
+	}
+	cmd.Dir = o.StateDir
+	cmd.Env = append(slices.Clone(env),
+		"TMPDIR="+o.StateDir,
+		"USE_TMPDIR=1", // the script is to use TMPDIR itself, not one below it
+		"SHARED_DIR="+o.SharedDir,
+	)
+	return cmd
+}
+
+// qemuArguments are appended to the start script's own.
+func (o Options) qemuArguments(hostCPU bool) []string {
+	args := []string{
+		// QEMU connects to us, so there is no socket to poll for.
+		"-chardev", "socket,id=qmp,path=" + o.QMPSocket,
+		"-mon", "chardev=qmp,mode=control",
+		"-chardev", "socket,id=shell,path=" + o.ShellSocket,
+		// The backdoor shell: hvc0 in the guest.
+		"-device", "virtio-serial",
+		"-device", "virtconsole,chardev=shell",
+		// Without entropy, guests of some kernels wait for it at boot.
+		"-device", "virtio-rng-pci",
+		// The console is our stdin and stdout; without "-monitor none",
+		// -nographic would put a monitor there too.
+		"-serial", "stdio",
+		"-monitor", "none",
+	}
+	if !o.AllowReboot {
+		args = append(args, "-no-reboot")
+	}
+	if !o.Display {
+		args = append(args, "-nographic")
+	}
+	if o.ForceTCG {
+		// Overrides the script's own accel=kvm:tcg: QEMU merges -machine options
+		// and the last one counts.
+		args = append(args, "-machine", "accel=tcg")
+		if hostCPU {
+			// -cpu host exists under KVM only.
+			args = append(args, "-cpu", "max")
+		}
+	}
+	return args
+}
+
+// pinsHostCPU reports whether the start script asks for -cpu host.
+func (c Command) pinsHostCPU() bool {
+	text := c.Line
+	if c.Script != "" {
+		b, err := os.ReadFile(c.Script)
+		if err != nil {
+			return false // Check has the better error
+		}
+		text = string(b)
+	}
+	return strings.Contains(text, "-cpu host")
+}
