@@ -87,7 +87,7 @@ func TestUnexpectedReplies(t *testing.T) {
 func TestQuitWithoutReply(t *testing.T) {
 	m, _ := newMonitor(t, func(p *peer) {
 		p.command()
-		p.Close()
+		_ = p.Close()
 	})
 	for range 2 {
 		if err := m.Quit(deadline(t)); err != nil {

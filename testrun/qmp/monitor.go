@@ -223,7 +223,7 @@ func (m *Monitor) read() {
 			err = m.handle(line)
 		}
 	}
-	m.conn.Close() // a blocked writer ends, too
+	_ = m.conn.Close() // a blocked writer ends, too
 
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -271,7 +271,7 @@ func TestEndOfConnectionWakesEverybody(t *testing.T) {
 			p.command()
 		}
 		p.send(`{"event": "SHUTDOWN"}`)
-		p.Close()
+		_ = p.Close()
 	})
 	if err := m.Err(); err != nil {
 		t.Errorf("got %v before the end", err)

@@ -65,7 +65,7 @@ func newMonitor(t *testing.T, script func(*peer)) (*qmp.Monitor, *peer) {
 		if err := m.Close(); err != nil {
 			t.Errorf("close: %v", err)
 		}
-		p.Close()
+		_ = p.Close()
 		wg.Wait()
 	})
 	return m, p

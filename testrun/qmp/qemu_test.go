@@ -39,7 +39,7 @@ func startQEMU(t *testing.T, args ...string) (*qmp.Monitor, *exec.Cmd) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ours.Close()
+	_ = ours.Close()
 
 	cmd := exec.Command(name, append([]string{
 		"-accel", "tcg", "-S", "-nodefaults", "-display", "none",
@@ -52,7 +52,7 @@ func startQEMU(t *testing.T, args ...string) (*qmp.Monitor, *exec.Cmd) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	theirs.Close()
+	_ = theirs.Close()
 	m := qmp.New(conn)
 	t.Cleanup(func() {
 		if err := m.Close(); err != nil {
@@ -148,7 +148,7 @@ func TestGoQEMUDomain(t *testing.T) {
 	if _, err := screen.Read(magic); err != nil || string(magic) != "P6" {
 		t.Errorf("screen dump begins with %q, %v", magic, err)
 	}
-	screen.Close()
+	_ = screen.Close()
 
 	_, done, err := d.Events() // and never read
 	if err != nil {
@@ -216,7 +216,7 @@ func TestSecondClientOfQEMU(t *testing.T) {
 			t.Fatal(err)
 		}
 		client := qmp.New(conn)
-		t.Cleanup(func() { client.Close() })
+		t.Cleanup(func() { _ = client.Close() })
 		ctx, cancel := context.WithTimeout(t.Context(), timeout)
 		defer cancel()
 		return client.Handshake(ctx)
