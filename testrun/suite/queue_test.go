@@ -1,0 +1,64 @@
+package suite
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func testOf(memoryMiB, cores int) Test {
+	return Test{Machines: []Machine{{Name: "m", MemoryMiB: memoryMiB, Cores: cores}}}
+}
+
+// start takes what can start now.
+func start(q *queue) (started []int) {
+	for {
+		i, ok := q.next()
+		if !ok {
+			return started
+		}
+		started = append(started, i)
+	}
+}
+
+func TestQueue(t *testing.T) {
+	tests := []Test{testOf(600, 1), testOf(600, 1), testOf(300, 1), testOf(5000, 1), testOf(100, 1)}
+	q := newQueue(tests, 2, 1000)
+	steps := []struct {
+		done int
+		want []int
+	}{
+		{-1, []int{0, 2}}, // 1 has no memory, 2 has, no third job for 4
+		{2, []int{4}},     // 1 still has none
+		{4, nil},
+		{0, []int{1}},
+		{1, []int{3}}, // larger than the budget: alone
+		{3, nil},
+	}
+	for i, s := range steps {
+		if s.done >= 0 {
+			q.done(s.done)
+		}
+		if diff := cmp.Diff(s.want, start(q)); diff != "" {
+			t.Errorf("step %d: %s", i, diff)
+		}
+	}
+	if len(q.waiting) != 0 || q.running != 0 || q.freeJobs != 2 || q.freeMiB != 1000 {
+		t.Errorf("left: %+v", q)
+	}
+}
+
+func TestDefaultJobs(t *testing.T) {
+	if n := defaultJobs([]Test{testOf(1, 100000)}); n != 1 {
+		t.Errorf("%d jobs for a test larger than the machine", n)
+	}
+	if n := defaultJobs(nil); n < 1 {
+		t.Errorf("%d jobs for no tests", n)
+	}
+}
+
+func TestMemAvailable(t *testing.T) {
+	if mib, err := memAvailableMiB(); err != nil || mib < 16 {
+		t.Errorf("%d MiB, %v", mib, err)
+	}
+}
