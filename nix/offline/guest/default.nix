@@ -1,0 +1,114 @@
+# What the guests of a test are made of: kernel and initramfs (shared by all),
+# a base image for those that boot systemd, an empty disk, and for each node a
+# "toplevel" (its configuration) and a start script.
+{ lib, pkgs }:
+let
+  # Raised together with the contents of the cache: see setup.sh.
+  cacheVersion = lib.removeSuffix "\n" (builtins.readFile ../cache-version);
+
+  fromCache =
+    name: attrs: script:
+    pkgs.runCommand name (attrs // { inherit cacheVersion; }) ''
+      if [ "$(cat /offline/stamp 2>/dev/null)" != "$cacheVersion" ]; then
+          echo "the cache of nix/offline is missing or of another version than $cacheVersion; run nix/offline/setup.sh, then source env.sh" >&2
+          exit 1
+      fi
+      ${script}
+    '';
+
+  # Debian compresses its kernel with xz; unpacking that in the guest takes
+  # seconds without KVM. QEMU boots the unpacked ELF file through its PVH entry.
+  kernel = fromCache "guest-kernel" { } ''
+    mkdir $out
+    python3 ${./unpack-kernel.py} /offline/vmlinuz $out/vmlinux
+    cp /offline/kernel-release $out/release
+  '';
+
+  # In the order in which insmod wants them.
+  modules = {
+    common = [ "virtio_pci" "virtio_console" "virtio_net" "virtio_blk" "9pnet_virtio" "9p" "overlay" "crc32c_generic" "ext4" ];
+    systemd = [ "erofs" "autofs4" "unix_diag" ];
+  };
+
+  miniRoot = pkgs.runCommand "guest-mini-root" { } ''
+    mkdir -p $out/{bin,dev,etc,nix/store,proc,root,run,sys,tmp,usr,var/empty}
+    ln -s bin $out/sbin
+    ln -s ../bin $out/usr/bin
+    ln -s ../bin $out/usr/sbin
+    cp ${pkgs.busybox}/bin/busybox ${pkgs.bash}/bin/bash $out/bin/
+    for applet in $($out/bin/busybox --list); do
+        [ -e $out/bin/$applet ] || ln -s busybox $out/bin/$applet
+    done
+    rm $out/bin/nc
+    for program in systemctl nc; do install -m 0755 ${./mini}/$program $out/bin/; done
+    for action in poweroff reboot halt; do
+        rm $out/bin/$action
+        # Nothing here needs an orderly end but the disk.
+        printf '#!/bin/sh\nexec busybox %s -f\n' $action >$out/bin/$action
+        chmod +x $out/bin/$action
+    done
+    install -m 0755 ${./mini/rc} $out/etc/mini-rc
+    install -m 0644 ${./mini/inittab} $out/etc/inittab
+    echo 'root:x:0:0:root:/root:/bin/bash' >$out/etc/passwd
+    echo 'root:x:0:' >$out/etc/group
+    echo 'hosts: files dns' >$out/etc/nsswitch.conf
+    printf 'ID=mini\nNAME="mini (nix/offline)"\n' >$out/etc/os-release
+  '';
+
+  initrd = fromCache "guest-initrd" { } ''
+    release=$(cat ${kernel}/release)
+    mkdir -p tree/{dev,guest,proc,sys,modules} $out
+    ${lib.concatStrings (
+      lib.mapAttrsToList (group: names: ''
+        for module in ${lib.escapeShellArgs names}; do
+            modprobe -d /offline/modules -S "$release" --show-depends "$module"
+        done | while read -r word file _; do
+            [ "$word" = insmod ] || continue
+            name=$(basename "$file")
+            if [ -e tree/modules/"$name" ]; then continue; fi
+            cp "$file" tree/modules/
+            echo "$name" >>tree/modules/${group}
+        done
+      '') modules
+    )}
+    cp -r ${miniRoot}/. tree/guest/
+    chmod -R u+w tree/guest
+    ln -s guest/bin tree/bin
+    install -m 0755 ${./stage1.sh} tree/init
+    (cd tree && find . -print0 | sort -z | cpio -o -0 -H newc --quiet --reproducible -R 0:0) >$out/initrd
+  '';
+
+  systemdBase = fromCache "guest-systemd-base" { } ''
+    mkdir $out
+    cp --reflink=auto /offline/root.erofs $out/root.erofs
+    cp /offline/packages $out/packages
+  '';
+
+  # The start script makes each machine's disk an overlay of this.
+  emptyDisk =
+    sizeMiB:
+    pkgs.runCommand "guest-empty-disk" { } ''
+      mkdir $out
+      truncate -s ${toString sizeMiB}M disk.raw
+      mkfs.ext4 -q -L nixos -U 00000000-0000-0000-0000-000000000001 -E lazy_itable_init=1,lazy_journal_init=1,hash_seed=00000000-0000-0000-0000-000000000002 disk.raw
+      qemu-img convert -f raw -O qcow2 disk.raw $out/disk.qcow2
+    '';
+
+  backdoor = pkgs.runCommand "guest-backdoor" { } ''
+    substitute ${./backdoor.sh} $out --subst-var-by bash ${pkgs.bash}
+    chmod +x $out
+  '';
+
+  guests = {
+    inherit
+      kernel
+      initrd
+      systemdBase
+      emptyDisk
+      backdoor
+      ;
+    toplevel = import ./toplevel.nix { inherit lib pkgs guests; };
+    startScript = import ./start-script.nix { inherit lib pkgs guests; };
+  };
+in
+guests

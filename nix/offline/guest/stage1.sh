@@ -1,0 +1,76 @@
+#!/bin/busybox sh
+# Stage 1, the initramfs's /init: loads drivers, puts the root file system and
+# the host's store together, and hands over to the node's own init.
+# The kernel command line names that (init=PATH) and the kind of root
+# (offline.root=mini|systemd). When something fails PID 1 ends, the kernel
+# panics, and QEMU exits: the driver sees a dead machine, not a silent one.
+set -eu
+export PATH=/bin
+root=/mnt-root
+
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs devtmpfs /dev
+mkdir -p /dev/pts /dev/shm
+mount -t devpts devpts /dev/pts
+mount -t tmpfs tmpfs /dev/shm
+
+init= kind=
+for word in $(cat /proc/cmdline); do
+    case $word in
+    init=*) init=${word#init=} ;;
+    offline.root=*) kind=${word#offline.root=} ;;
+    esac
+done
+
+load() {
+    while read -r module; do insmod "/modules/$module"; done <"/modules/$1"
+}
+load common
+
+# device SERIAL: the disk that the start script gave this serial.
+device() {
+    for d in /sys/block/vd*; do
+        if [ "$(cat "$d/serial")" = "$1" ]; then echo "/dev/${d##*/}"; return; fi
+    done
+    echo "stage 1: no disk with serial $1" >&2
+    return 1
+}
+
+# What the guest writes goes to the machine's disk image, and survives there;
+# what it starts from is read-only below it.
+case $kind in
+mini) lower=/guest ;;
+systemd)
+    load systemd
+    lower=/mnt-base
+    mkdir -p $lower
+    mount -t erofs -o ro "$(device base)" $lower
+    ;;
+*) echo "stage 1: unknown offline.root=$kind" >&2; exit 1 ;;
+esac
+mkdir -p /mnt-disk $root
+mount -t ext4 "$(device root)" /mnt-disk
+mkdir -p /mnt-disk/upper /mnt-disk/work
+mount -t overlay -o "lowerdir=$lower,upperdir=/mnt-disk/upper,workdir=/mnt-disk/work" overlay $root
+
+share() {
+    mkdir -p "$root$2"
+    mount -t 9p -o "trans=virtio,version=9p2000.L,msize=262144$3" "$1" "$root$2"
+}
+share nix-store /nix/.ro-store ,cache=loose,ro
+mkdir -p $root/nix/.rw-store $root/nix/store
+mount -t tmpfs -o mode=0755 tmpfs $root/nix/.rw-store
+mkdir $root/nix/.rw-store/upper $root/nix/.rw-store/work
+mount -t overlay -o "lowerdir=$root/nix/.ro-store,upperdir=$root/nix/.rw-store/upper,workdir=$root/nix/.rw-store/work" overlay $root/nix/store
+share xchg /tmp/xchg ""
+share shared /tmp/shared ""
+
+for d in /proc /sys /dev; do
+    mkdir -p $root$d
+    mount --move $d $root$d
+done
+# The lower tree of mini is part of this file system, so it stays mounted below.
+cd $root
+mount --move . /
+exec chroot . "$init"

@@ -1,0 +1,89 @@
+# A node's configuration as a tree in the store: its files for /etc (systemd
+# units among them), its programs (sw), and its init.
+{
+  lib,
+  pkgs,
+  guests,
+}:
+{
+  # An evaluated node; see testing/node.nix.
+  config,
+  # The numbers of the VLANs that it is on, in the order of its interfaces.
+  vlans,
+  # Its number among the nodes, from 1.
+  nodeNumber,
+}:
+let
+  isSystemd = config.virtualisation.guest == "systemd";
+
+  profile = pkgs.writeText "profile" ''
+    export PATH=/run/current-system/sw/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin
+    ${lib.concatStrings (
+      lib.mapAttrsToList (n: v: ''
+        export ${n}=${lib.escapeShellArg v}
+      '') config.environment.variables
+    )}
+  '';
+
+  network = ''
+    ip addr add 10.0.2.15/24 dev eth0
+    ip link set eth0 up
+  ''
+  + lib.concatStrings (
+    lib.imap1 (i: vlan: ''
+      ip addr add 192.168.${toString vlan}.${toString nodeNumber}/24 dev eth${toString i}
+      ip link set eth${toString i} up
+    '') vlans
+  );
+
+  units = import ./units.nix {
+    inherit
+      lib
+      pkgs
+      guests
+      config
+      ;
+  };
+in
+pkgs.runCommand "vm-system-${config.system.name}"
+  {
+    passthru = { inherit isSystemd; };
+    inherit (config.networking) hostName;
+    hosts = ''
+      127.0.0.1 localhost
+      ::1 localhost
+    ''
+    + config.networking.extraHosts;
+    inherit network;
+    init = if isSystemd then "/lib/systemd/systemd" else "/bin/init";
+  }
+  ''
+    mkdir -p $out/etc
+    ln -s ${
+      pkgs.symlinkJoin {
+        name = "system-path";
+        paths = config.environment.systemPackages;
+      }
+    } $out/sw
+    ${lib.concatStrings (
+      lib.mapAttrsToList (path: file: ''
+        mkdir -p "$(dirname $out/etc/${lib.escapeShellArg path})"
+        cp ${file.source} $out/etc/${lib.escapeShellArg path}
+        chmod ${file.mode} $out/etc/${lib.escapeShellArg path}
+      '') config.environment.etc
+    )}
+    cp ${profile} $out/etc/profile
+    echo "$hostName" >$out/etc/hostname
+    printf %s "$hosts" >$out/etc/hosts
+    ${
+      if isSystemd then
+        "cp -r --no-preserve=mode ${units}/. $out/etc/systemd"
+      else
+        "install -m 0755 ${guests.backdoor} $out/etc/backdoor"
+    }
+    # An absolute command: PATH is that of stage 2.
+    substitute ${./stage2.sh} $out/init --subst-var-by bash ${pkgs.bash} --subst-var-by busybox ${pkgs.busybox} \
+        --subst-var-by toplevel $out --subst-var-by network "$network" --subst-var-by init "$init"
+    chmod +x $out/init
+    echo -n "console=ttyS0 console=tty0 panic=1 clocksource=acpi_pm loglevel=7 net.ifnames=0 offline.root=${config.virtualisation.guest}" >$out/kernel-params
+  ''

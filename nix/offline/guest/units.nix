@@ -1,0 +1,122 @@
+# The /etc/systemd of a node whose guest boots systemd.
+{
+  lib,
+  pkgs,
+  guests,
+  config,
+}:
+let
+  # What a test never waits for, and what an emulated CPU should not spend its
+  # boot on. Everything else is as Debian ships it.
+  masked = [
+    "apt-daily.timer"
+    "apt-daily-upgrade.timer"
+    "dpkg-db-backup.timer"
+    "e2scrub_all.timer"
+    "e2scrub_reap.service"
+    "fstrim.timer"
+    "getty.target"
+    "kmod-static-nodes.service"
+    "ldconfig.service"
+    "modprobe@.service"
+    "serial-getty@.service"
+    "sys-kernel-config.mount"
+    "sys-kernel-debug.mount"
+    "sys-kernel-tracing.mount"
+    "dev-hugepages.mount"
+    "systemd-ask-password-console.path"
+    "systemd-ask-password-wall.path"
+    "systemd-binfmt.service"
+    "systemd-boot-system-token.service"
+    "systemd-firstboot.service"
+    "systemd-hwdb-update.service"
+    "systemd-journal-catalog-update.service"
+    "systemd-journal-flush.service"
+    "systemd-logind.service"
+    "systemd-modules-load.service"
+    "systemd-pstore.service"
+    "systemd-random-seed.service"
+    "systemd-remount-fs.service"
+    "systemd-sysusers.service"
+    "systemd-tmpfiles-clean.timer"
+    "systemd-update-done.service"
+    "systemd-update-utmp.service"
+    "systemd-update-utmp-runlevel.service"
+    "proc-sys-fs-binfmt_misc.automount"
+  ];
+
+  value = v: if builtins.isBool v then lib.boolToString v else toString v;
+  section =
+    name: attrs:
+    "[${name}]\n"
+    + lib.concatStrings (
+      lib.mapAttrsToList (n: v: lib.concatMapStrings (x: "${n}=${value x}\n") (lib.toList v)) attrs
+    )
+    + "\n";
+  list = n: xs: lib.optionalAttrs (xs != [ ]) { ${n} = builtins.concatStringsSep " " xs; };
+  program =
+    name: text: pkgs.writeShellScript name "set -e\n${text}";
+
+  unitFile =
+    name: s:
+    pkgs.writeText "${name}.service" (
+      section "Unit" (
+        lib.optionalAttrs (s.description != "") { Description = s.description; }
+        // list "After" s.after
+        // list "Before" s.before
+        // list "Wants" s.wants
+        // list "Requires" s.requires
+        // list "BindsTo" s.bindsTo
+        // list "PartOf" s.partOf
+        // list "Conflicts" s.conflicts
+        // s.unitConfig
+      )
+      + section "Service" (
+        {
+          Environment =
+            lib.mapAttrsToList (n: v: builtins.toJSON "${n}=${v}") s.environment
+            ++ [
+              (builtins.toJSON "PATH=${lib.makeBinPath (s.path ++ [ pkgs.coreutils pkgs.findutils pkgs.gnugrep pkgs.gnused ])}:/usr/bin:/usr/sbin")
+            ];
+        }
+        // lib.optionalAttrs (s.preStart != "") { ExecStartPre = program "${name}-pre-start" s.preStart; }
+        // lib.optionalAttrs (s.script != "") { ExecStart = program "${name}-start" s.script; }
+        // lib.optionalAttrs (s.postStop != "") { ExecStopPost = program "${name}-post-stop" s.postStop; }
+        // s.serviceConfig
+      )
+    );
+
+  backdoor = pkgs.writeText "backdoor.service" (
+    section "Unit" {
+      Description = "root shell of the test driver";
+      Requires = "dev-hvc0.device dev-ttyS0.device";
+      After = "dev-hvc0.device dev-ttyS0.device";
+    }
+    + section "Service" {
+      ExecStart = guests.backdoor;
+      KillSignal = "SIGHUP";
+    }
+  );
+
+  services = lib.filterAttrs (_: s: s.enable) config.systemd.services;
+in
+pkgs.runCommand "etc-systemd" { } ''
+  mkdir -p $out/system $out/system.conf.d $out/journald.conf.d
+  cd $out/system
+  ln -s /lib/systemd/system/multi-user.target default.target
+  ${lib.concatMapStrings (u: "ln -s /dev/null ${lib.escapeShellArg u}\n") masked}
+  install_unit() { # NAME FILE WANTED_BY REQUIRED_BY
+      local target
+      cp "$2" "$1"
+      for target in $3; do mkdir -p "$target.wants"; ln -s "../$1" "$target.wants/"; done
+      for target in $4; do mkdir -p "$target.requires"; ln -s "../$1" "$target.requires/"; done
+  }
+  install_unit backdoor.service ${backdoor} multi-user.target ""
+  ${lib.concatStrings (
+    lib.mapAttrsToList (n: s: ''
+      install_unit ${n}.service ${unitFile n s} "${toString s.wantedBy}" "${toString s.requiredBy}"
+    '') services
+  )}
+  printf '[Manager]\nShowStatus=no\nDefaultTimeoutStartSec=300\nDefaultDeviceTimeoutSec=300\n' >$out/system.conf.d/test.conf
+  printf '[Journal]\nStorage=volatile\nForwardToConsole=yes\nTTYPath=/dev/ttyS0\nMaxLevelConsole=debug\n' >$out/journald.conf.d/test.conf
+''

@@ -1,0 +1,209 @@
+# A module evaluator: imports, options with types, mkIf, mkMerge, priorities.
+# It follows nixpkgs' lib/modules.nix in meaning; positions, renames,
+# freeform types and documentation are left out.
+lib:
+let
+  showLoc = builtins.concatStringsSep ".";
+  defaultPriority = 100;
+  optionDefaultPriority = 1500;
+
+  isOption = x: (x._type or null) == "option";
+
+  # A module is a path, a function, or an attribute set; the latter is either
+  # { imports, options, config } or short for { imports, config = the rest }.
+  normalise =
+    args: module:
+    if builtins.isPath module || builtins.isString module then
+      normalise args (import module)
+    else if builtins.isFunction module || module ? __functor then
+      normalise args (
+        module (builtins.mapAttrs (name: _: args.${name} or (throw "module argument `${name}' does not exist")) (builtins.functionArgs module) // args)
+      )
+    else
+      {
+        imports = module.imports or [ ];
+        options = module.options or { };
+        config =
+          if module ? config || module ? options then
+            module.config or { }
+          else
+            removeAttrs module [
+              "imports"
+              "_file"
+              "key"
+            ];
+      };
+  collect =
+    args: module:
+    let
+      m = normalise args module;
+    in
+    [ m ] ++ builtins.concatMap (collect args) m.imports;
+
+  mergeOptions =
+    loc: a: b:
+    a
+    // builtins.mapAttrs (
+      n: v:
+      if !(a ? ${n}) then
+        v
+      else if isOption a.${n} || isOption v then
+        throw "option `${showLoc (loc ++ [ n ])}' is declared twice"
+      else
+        mergeOptions (loc ++ [ n ]) a.${n} v
+    ) b;
+
+  # The values of all options, lazily; definitions that match no option are
+  # found by `unmatched`, so that looking up one value does not force all.
+  evalTree =
+    loc: options: defs:
+    let
+      pushed = builtins.concatMap lib.pushDownProperties defs;
+    in
+    builtins.mapAttrs (
+      n: opt:
+      let
+        here = loc ++ [ n ];
+        sub = builtins.concatMap (d: lib.optional (d ? ${n}) d.${n}) pushed;
+      in
+      if isOption opt then evalOption here opt sub else evalTree here opt sub
+    ) options;
+
+  evalOption =
+    loc: opt: defs:
+    let
+      all =
+        builtins.concatMap lib.dischargeProperties defs
+        ++ lib.optional (opt ? default) {
+          priority = optionDefaultPriority;
+          value = opt.default;
+        };
+      type = opt.type or lib.types.raw;
+      value =
+        if all != [ ] then
+          lib.mergePrioritised loc type all
+        else
+          type.emptyValue.value or (throw "option `${showLoc loc}' is used but has no value");
+    in
+    if opt.readOnly or false && builtins.length all > 1 + (if opt ? default then 1 else 0) then
+      throw "option `${showLoc loc}' is read-only and set more than once"
+    else
+      (opt.apply or (x: x)) value;
+
+  unmatched =
+    loc: options: defs:
+    let
+      pushed = builtins.concatMap lib.pushDownProperties defs;
+      names = lib.unique (builtins.concatMap builtins.attrNames pushed);
+    in
+    builtins.concatMap (
+      n:
+      let
+        here = loc ++ [ n ];
+        sub = builtins.concatMap (d: lib.optional (d ? ${n}) d.${n}) pushed;
+      in
+      if !(options ? ${n}) then
+        [ (showLoc here) ]
+      else if isOption options.${n} then
+        [ ]
+      else
+        unmatched here options.${n} sub
+    ) names;
+in
+{
+  inherit isOption;
+  mkOption = attrs: attrs // { _type = "option"; };
+  mkEnableOption =
+    what:
+    lib.mkOption {
+      type = lib.types.bool;
+      default = false;
+      description = "Whether to enable ${what}.";
+    };
+  mkIf = condition: content: {
+    _type = "if";
+    inherit condition content;
+  };
+  mkMerge = contents: {
+    _type = "merge";
+    inherit contents;
+  };
+  mkOverride = priority: content: {
+    _type = "override";
+    inherit priority content;
+  };
+  mkForce = lib.mkOverride 50;
+  mkDefault = lib.mkOverride 1000;
+  mkOptionDefault = lib.mkOverride optionDefaultPriority;
+
+  # Moves mkIf, mkMerge and mkOverride from an attribute set to its members,
+  # so that the names are known without evaluating any condition.
+  pushDownProperties =
+    cfg:
+    if (cfg._type or null) == "if" then
+      map (builtins.mapAttrs (_: v: lib.mkIf cfg.condition v)) (lib.pushDownProperties cfg.content)
+    else if (cfg._type or null) == "merge" then
+      builtins.concatMap lib.pushDownProperties cfg.contents
+    else if (cfg._type or null) == "override" then
+      map (builtins.mapAttrs (_: v: lib.mkOverride cfg.priority v)) (lib.pushDownProperties cfg.content)
+    else
+      [ cfg ];
+
+  # The { priority, value } pairs that a definition stands for.
+  dischargeProperties =
+    def:
+    if (def._type or null) == "if" then
+      if def.condition then lib.dischargeProperties def.content else [ ]
+    else if (def._type or null) == "merge" then
+      builtins.concatMap lib.dischargeProperties def.contents
+    else if (def._type or null) == "override" then
+      map (d: d // { inherit (def) priority; }) (lib.dischargeProperties def.content)
+    else
+      [
+        {
+          priority = defaultPriority;
+          value = def;
+        }
+      ];
+
+  mergePrioritised =
+    loc: type: defs:
+    let
+      best = builtins.foldl' (acc: d: if d.priority < acc then d.priority else acc) (builtins.head defs).priority defs;
+    in
+    lib.evalDefinitions loc type (map (d: d.value) (builtins.filter (d: d.priority == best) defs));
+
+  evalDefinitions =
+    loc: type: values:
+    if builtins.all type.check values then
+      type.merge loc values
+    else
+      throw "option `${showLoc loc}': a definition is not of type ${type.name}";
+
+  evalModules =
+    {
+      modules,
+      specialArgs ? { },
+      prefix ? [ ],
+    }:
+    let
+      args = {
+        inherit lib options config;
+      }
+      // specialArgs;
+      collected = builtins.concatMap (collect args) modules;
+      options = builtins.foldl' (mergeOptions prefix) { } (map (m: m.options) collected);
+      definitions = map (m: m.config) collected;
+      config = evalTree prefix options definitions;
+      unknown = unmatched prefix options definitions;
+      result = {
+        inherit options;
+        config =
+          if unknown == [ ] then
+            config
+          else
+            throw "these options do not exist in nix/offline: ${builtins.concatStringsSep ", " unknown}";
+      };
+    in
+    result;
+}

@@ -1,0 +1,85 @@
+# Debian's programs as packages. Those that only builds and the host side of a
+# test run are links into /usr; those that also run in guests are copies of
+# static binaries, so that their closure is complete in the store.
+{ lib, stdenv }:
+let
+  links =
+    pname: programs:
+    stdenv.mkDerivation {
+      name = "debian-${pname}";
+      preferLocalBuild = true;
+      buildCommand = ''
+        mkdir -p $out/bin
+        ${lib.concatMapStrings (p: ''
+          for dir in /usr/bin /usr/sbin; do
+              if [ -e $dir/${p} ]; then ln -s $dir/${p} $out/bin/${p}; fi
+          done
+          if ! [ -e $out/bin/${p} ]; then
+              echo "Debian's ${p} is not installed; nix/offline/setup.sh installs it" >&2
+              exit 1
+          fi
+        '') programs}
+      '';
+      passthru.pname = pname;
+      meta.mainProgram = builtins.head programs;
+    };
+
+  busybox = stdenv.mkDerivation {
+    name = "debian-busybox-static";
+    buildCommand = ''
+      mkdir -p $out/bin
+      cp /usr/bin/busybox $out/bin/busybox
+      for applet in $($out/bin/busybox --list); do
+          [ "$applet" = busybox ] || ln -s busybox $out/bin/"$applet"
+      done
+    '';
+    meta.mainProgram = "busybox";
+  };
+
+  # The applets of busybox that stand for one of nixpkgs' packages.
+  applets =
+    pname: programs:
+    stdenv.mkDerivation {
+      name = "busybox-${pname}";
+      preferLocalBuild = true;
+      buildCommand = ''
+        mkdir -p $out/bin
+        for program in ${lib.escapeShellArgs programs}; do
+            ln -s ${busybox}/bin/busybox $out/bin/$program
+        done
+      '';
+    };
+in
+rec {
+  inherit busybox;
+
+  bash = stdenv.mkDerivation {
+    name = "debian-bash-static";
+    buildCommand = ''
+      mkdir -p $out/bin
+      cp /usr/bin/bash-static $out/bin/bash
+      ln -s bash $out/bin/sh
+    '';
+    meta.mainProgram = "bash";
+  };
+  runtimeShell = "${bash}/bin/bash";
+
+  coreutils = applets "coreutils" [
+    "basename" "cat" "chmod" "chown" "cp" "cut" "date" "dd" "df" "dirname" "du" "echo" "env"
+    "expr" "false" "head" "id" "install" "ln" "ls" "md5sum" "mkdir" "mkfifo" "mktemp" "mv" "nproc"
+    "od" "paste" "printf" "pwd" "readlink" "realpath" "rm" "rmdir" "seq" "sha256sum" "sleep"
+    "sort" "stat" "stty" "sync" "tail" "tee" "test" "timeout" "touch" "tr" "true" "truncate"
+    "uname" "uniq" "wc" "whoami" "yes"
+  ];
+  gnugrep = applets "grep" [ "grep" "egrep" "fgrep" ];
+  gnused = applets "sed" [ "sed" ];
+  gawk = applets "awk" [ "awk" ];
+  findutils = applets "findutils" [ "find" "xargs" ];
+
+  python3 = links "python3" [ "python3" ];
+  qemu = links "qemu" [ "qemu-system-x86_64" "qemu-img" ];
+  qemu_test = qemu;
+  jq = links "jq" [ "jq" ];
+  git = links "git" [ "git" ];
+  vde2 = links "vde2" [ "vde_switch" ];
+}

@@ -1,0 +1,69 @@
+# mkDerivation on top of Debian's programs: /usr of the build machine is part
+# of the sandbox (env.sh), so a builder finds the usual tools in /usr/bin.
+{ lib }:
+let
+  system = "x86_64-linux";
+
+  # Attributes that tell Nix code something and are no part of the derivation.
+  evaluationOnly = [
+    "meta"
+    "passthru"
+  ];
+
+  mkDerivation =
+    argsOrFunction:
+    let
+      fn = if builtins.isFunction argsOrFunction then argsOrFunction else _: argsOrFunction;
+      attrs = fn (attrs // { finalPackage = package; });
+      # A dependency gives its default output, as in nixpkgs.
+      raw = derivation (
+        removeAttrs attrs (evaluationOnly ++ lib.optional (!(attrs ? env)) "env" ++ lib.optional (attrs ? env) "env")
+        // (attrs.env or { })
+        // {
+          inherit system;
+          name = attrs.name or "${attrs.pname}-${attrs.version}";
+          builder = attrs.builder or "/bin/bash";
+          args = attrs.args or [
+            "-e"
+            ./builder.sh
+          ];
+          stdenvSetup = ./setup.sh;
+        }
+      );
+      package =
+        raw
+        // (attrs.passthru or { })
+        // {
+          meta = attrs.meta or { };
+          passthru = attrs.passthru or { };
+          inherit (attrs) pname version;
+          overrideAttrs =
+            change:
+            let
+              f = if builtins.isFunction change then change else _: change;
+            in
+            mkDerivation (
+              finalAttrs:
+              let
+                old = fn finalAttrs;
+                # Both `old: { }` and `final: old: { }` are in use.
+                once = f old;
+              in
+              old // (if builtins.isFunction once then f finalAttrs old else once)
+            );
+        };
+    in
+    removeAttrs package (lib.optional (!(attrs ? pname)) "pname" ++ lib.optional (!(attrs ? version)) "version");
+in
+{
+  inherit mkDerivation;
+  inherit system;
+  shell = "/bin/bash";
+  hostPlatform = {
+    inherit system;
+    isLinux = true;
+    isDarwin = false;
+    isx86_64 = true;
+    isAarch64 = false;
+  };
+}

@@ -1,0 +1,109 @@
+# The options of a node: those of NixOS' that the guests of this folder can
+# honour. Any other is an error, not silence.
+{
+  config,
+  lib,
+  pkgs,
+  guests,
+  name,
+  allNodes,
+  nodes,
+  ...
+}:
+let
+  inherit (lib) mkOption types;
+  option = type: default: mkOption { inherit type default; };
+  strings = option (types.listOf types.str) [ ];
+
+  # Nodes are numbered in the order of their names, as in nixpkgs.
+  numberOf = n: builtins.foldl' (acc: x: if x <= n then acc + 1 else acc) 0 allNodes;
+  address = n: "192.168.${toString (builtins.head nodes.${n}.virtualisation.vlans)}.${toString (numberOf n)}";
+  onVlan = builtins.filter (n: nodes.${n}.virtualisation.vlans != [ ]) allNodes;
+
+  service = {
+    options = {
+      enable = option types.bool true;
+      description = option types.str "";
+      wantedBy = strings;
+      requiredBy = strings;
+      after = strings;
+      before = strings;
+      wants = strings;
+      requires = strings;
+      bindsTo = strings;
+      partOf = strings;
+      conflicts = strings;
+      path = option (types.listOf types.raw) [ ];
+      environment = option (types.attrsOf types.str) { };
+      preStart = option types.lines "";
+      script = option types.lines "";
+      postStop = option types.lines "";
+      unitConfig = option (types.attrsOf types.anything) { };
+      serviceConfig = option (types.attrsOf types.anything) { };
+    };
+  };
+  etcFile =
+    { config, name, ... }:
+    {
+      options = {
+        text = option (types.nullOr types.lines) null;
+        mode = option types.str "0644";
+        source = mkOption { type = types.raw; };
+      };
+      config.source = lib.mkIf (config.text != null) (
+        lib.mkDefault (pkgs.writeText (baseNameOf name) config.text)
+      );
+    };
+in
+{
+  options = {
+    environment.systemPackages = option (types.listOf types.package) [ ];
+    environment.variables = option (types.attrsOf types.str) { };
+    environment.etc = option (types.attrsOf (types.submodule etcFile)) { };
+    systemd.services = option (types.attrsOf (types.submodule service)) { };
+
+    networking.hostName = option types.str name;
+    networking.extraHosts = option types.lines "";
+    networking.primaryIPAddress = option types.str "";
+    # The guests have no firewall; a configuration that opens ports is right.
+    networking.firewall.enable = option types.bool true;
+    networking.firewall.allowedTCPPorts = option (types.listOf types.port) [ ];
+    networking.firewall.allowedUDPPorts = option (types.listOf types.port) [ ];
+
+    virtualisation.memorySize = option types.ints.positive 1024;
+    virtualisation.cores = option types.ints.positive 1;
+    virtualisation.diskSize = option types.ints.positive 1024;
+    virtualisation.graphics = option types.bool true;
+    virtualisation.vlans = option (types.listOf types.int) [ 1 ];
+    virtualisation.qemu.options = strings;
+    # Of this folder only: mini boots sooner, systemd has services.
+    virtualisation.guest = mkOption {
+      type = types.enum [
+        "mini"
+        "systemd"
+      ];
+      default = if config.systemd.services == { } then "mini" else "systemd";
+    };
+
+    system.name = option types.str config.networking.hostName;
+    system.stateVersion = option (types.nullOr types.str) null;
+    system.build = option (types.lazyAttrsOf types.raw) { };
+  };
+
+  config = {
+    networking.primaryIPAddress = lib.mkIf (config.virtualisation.vlans != [ ]) (lib.mkDefault (address name));
+    networking.extraHosts = lib.concatMapStringsSep "\n" (n: "${address n} ${nodes.${n}.networking.hostName}") onVlan;
+    system.build = rec {
+      toplevel = guests.toplevel {
+        inherit config;
+        inherit (config.virtualisation) vlans;
+        nodeNumber = numberOf name;
+      };
+      vm = guests.startScript {
+        inherit config toplevel;
+        inherit (config.virtualisation) vlans;
+        nodeNumber = numberOf name;
+      };
+    };
+  };
+}
