@@ -73,6 +73,30 @@ func (m *Manifest) Names() []string {
 	return slices.Sorted(maps.Keys(m.Tests))
 }
 
+// Select returns the names of the tests to run, sorted: those of wanted (all
+// when it is empty) that match filter. A name that the manifest does not have is
+// an error, and so is a selection of nothing.
+func (m *Manifest) Select(wanted []string, filter *regexp.Regexp) ([]string, error) {
+	for _, name := range wanted {
+		if _, ok := m.Tests[name]; !ok {
+			return nil, fmt.Errorf("there is no test %q\nhint: --list shows the tests that there are", name)
+		}
+	}
+	var names []string
+	for _, name := range m.Names() {
+		if (len(wanted) == 0 || slices.Contains(wanted, name)) && filter.MatchString(name) {
+			names = append(names, name)
+		}
+	}
+	switch {
+	case len(m.Tests) == 0:
+		return nil, errors.New("the manifest has no tests")
+	case len(names) == 0:
+		return nil, fmt.Errorf("no test matches %q\nhint: --list shows the tests that there are", filter)
+	}
+	return names, nil
+}
+
 // ManifestError says what is wrong with a manifest.
 type ManifestError struct {
 	Path string // the file

@@ -1,8 +1,11 @@
 package suite
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -77,6 +80,26 @@ func (r *Report) WriteJUnit(w io.Writer) error {
 		return err
 	}
 	return all.WriteXML(w)
+}
+
+// WriteJUnitFile writes the results as JUnit XML to a file, which appears whole
+// or not at all.
+func (r *Report) WriteJUnitFile(path string) (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("writing the JUnit report: %w", err)
+		}
+	}()
+	f, err := os.CreateTemp(filepath.Dir(path), ".junit-*.xml")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) // gone already when all went well
+	err = errors.Join(r.WriteJUnit(f), f.Chmod(0o644), f.Close())
+	if err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
 }
 
 // csi matches the escape sequences with which consoles colour and move.

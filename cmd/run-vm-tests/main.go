@@ -1,0 +1,140 @@
+// Command run-vm-tests runs the prebuilt VM tests of a manifest, see
+// [vm-prebuild/testrun/suite].
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"regexp"
+
+	"golang.org/x/term"
+
+	"vm-prebuild/cmd/internal/cli"
+	"vm-prebuild/testrun/suite"
+)
+
+type command struct {
+	Manifest string   `env:"VM_PREBUILD_MANIFEST" placeholder:"FILE" help:"Manifest of the prebuilt tests."`
+	Jobs     int      `short:"j" placeholder:"N" help:"Run at most N tests at once. Default: as many as the processor has cores for."`
+	Filter   string   `placeholder:"REGEX" help:"Run only tests whose name matches."`
+	List     bool     `help:"List the tests, do not run them."`
+	JSON     bool     `name:"json" help:"Print JSON instead of text."`
+	JUnitXML string   `name:"junit-xml" placeholder:"FILE" help:"Write a JUnit report as well."`
+	Output   string   `short:"o" default:"./vm-test-results" placeholder:"DIR" help:"Directory for logs and results; every test gets a directory below it. Default: ${default}."`
+	Tests    []string `arg:"" optional:"" name:"test" help:"Tests to run; all when none is named."`
+}
+
+func main() {
+	cli.App{
+		Name:        "run-vm-tests",
+		Description: "Run prebuilt NixOS VM tests, as many at once as cores and memory allow.",
+		Examples: []cli.Example{
+			{Text: "Run all tests that were built", Command: "nix build .#run-vm-tests-with-cache && result/bin/run-vm-tests"},
+			{Text: "Run two tests, one after the other", Command: "run-vm-tests --manifest result/manifest.json --jobs 1 vm-help vm-themes"},
+			{Text: "Run the configuration tests and leave a report for the CI", Command: "run-vm-tests --filter '^vm-config' --junit-xml report.xml"},
+		},
+		ExitStatus: []cli.Status{
+			{Code: cli.ExitOK, Meaning: "all tests passed"},
+			{Code: cli.ExitFailed, Meaning: "a test failed or ran into its time-out"},
+			{Code: cli.ExitUsage, Meaning: "wrong usage, a bad manifest, or no test matches"},
+			{Code: cli.ExitInfrastructure, Meaning: "no test failed, but one could not be run: its driver is missing, a machine died"},
+		},
+	}.Main(&command{})
+}
+
+// Run runs or lists the tests.
+func (c *command) Run(ctx context.Context, out *cli.IO) error {
+	if c.Manifest == "" {
+		return cli.Usagef("no manifest\nhint: name it with --manifest or VM_PREBUILD_MANIFEST; the run-vm-tests that `vm-prebuild build` makes knows its own")
+	}
+	if c.Jobs < 0 {
+		return cli.Usagef("--jobs must not be negative")
+	}
+	filter, err := regexp.Compile(c.Filter)
+	if err != nil {
+		return cli.Usagef("--filter: %w", err)
+	}
+	manifest, err := suite.ReadManifest(c.Manifest)
+	if err != nil {
+		return err
+	}
+	names, err := manifest.Select(c.Tests, filter)
+	if err != nil {
+		return cli.Usagef("%w", err)
+	}
+	if c.List {
+		return list(out, manifest, names, c.JSON)
+	}
+	console := suite.NewConsole(out.Stderr, terminalWidth(out.Stderr))
+	report, err := suite.Run(ctx, manifest, names, suite.Options{
+		OutputDir: c.Output, Jobs: c.Jobs, Progress: console.Progress,
+	})
+	console.Close()
+	if report != nil {
+		err = errors.Join(err, c.report(out, report))
+	}
+	if err != nil {
+		return err
+	}
+	return verdict(report)
+}
+
+func (c *command) report(out *cli.IO, report *suite.Report) error {
+	if c.JUnitXML != "" {
+		if err := report.WriteJUnitFile(c.JUnitXML); err != nil {
+			return err
+		}
+	}
+	if c.JSON {
+		return out.JSON(report)
+	}
+	return report.WriteTable(out.Stdout)
+}
+
+// verdict turns tests that did not pass into the error that they are here.
+func verdict(report *suite.Report) error {
+	bad := len(report.Results) - report.Count(suite.Passed)
+	if bad == 0 {
+		return nil
+	}
+	code := cli.ExitFailed
+	if bad == report.Count(suite.Error) {
+		code = cli.ExitInfrastructure
+	}
+	return cli.WithExitCode(code, fmt.Errorf("%d of %d tests did not pass", bad, len(report.Results)))
+}
+
+func list(out *cli.IO, manifest *suite.Manifest, names []string, asJSON bool) error {
+	if asJSON {
+		tests := make(map[string]suite.Test, len(names))
+		for _, name := range names {
+			tests[name] = manifest.Tests[name]
+		}
+		return out.JSON(tests)
+	}
+	for _, name := range names {
+		if _, err := fmt.Fprintln(out.Stdout, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// terminalWidth returns a function that says how wide the terminal behind w is,
+// nil when there is none.
+func terminalWidth(w io.Writer) func() int {
+	f, ok := w.(*os.File)
+	if !ok || !term.IsTerminal(int(f.Fd())) || os.Getenv("TERM") == "dumb" {
+		return nil
+	}
+	return func() int {
+		width, _, err := term.GetSize(int(f.Fd()))
+		if err != nil {
+			return 80
+		}
+		return width
+	}
+}
