@@ -1,0 +1,324 @@
+package testrun
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"vm-prebuild/testrun/accel"
+	"vm-prebuild/testrun/event"
+	"vm-prebuild/testrun/machine"
+	"vm-prebuild/testrun/qemu"
+	"vm-prebuild/testrun/reaper"
+	"vm-prebuild/testrun/script"
+	"vm-prebuild/testrun/startcommand"
+	"vm-prebuild/testrun/vlan"
+)
+
+// ErrGlobalTimeout ends a test that took longer than its global time-out.
+var ErrGlobalTimeout = errors.New("the global time-out of the test was reached")
+
+// driver owns everything of one running test. It executes what the script asks
+// for (calls.go).
+type driver struct {
+	cfg    Config
+	bus    *event.Bus
+	serial *atomic.Bool // print serial lines
+	reaper *reaper.Reaper
+	dirs   directories
+	env    []string // of the machines, beside the script's own: VLAN sockets
+	vlans  []vlan.Switch
+	kvm    accel.Result
+
+	stopTimer func()
+
+	mu       sync.Mutex
+	machines map[string]machine.Machine
+}
+
+// newDriver claims directories, starts the VLANs and sets up the machines,
+// which do not run yet. On error everything is undone.
+func newDriver(ctx context.Context, cfg Config, bus *event.Bus, serial *atomic.Bool) (d *driver, err error) {
+	if cfg.BootTimeout == 0 {
+		cfg.BootTimeout = DefaultBootTimeout
+	}
+	r, err := reaper.Start()
+	if err != nil {
+		return nil, err
+	}
+	d = &driver{cfg: cfg, bus: bus, serial: serial, reaper: r, machines: map[string]machine.Machine{}, stopTimer: func() {}}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.close())
+		}
+	}()
+	if d.dirs, err = claimDirectories(cfg.KeepState); err != nil {
+		return nil, err
+	}
+	if d.dirs.private {
+		r.RemoveAtDeath(d.dirs.tmp)
+	}
+	// The probe takes half a second where KVM is broken: meanwhile, the rest.
+	probed := make(chan accel.Result, 1)
+	go func() { probed <- accel.Probe(ctx) }()
+	if err := d.startVLANs(ctx); err != nil {
+		return nil, err
+	}
+	if d.kvm = <-probed; !d.kvm.KVM {
+		text := "KVM cannot be used: " + d.kvm.Reason + "; the machines run under TCG, which is many times slower"
+		if d.kvm.Hint != "" {
+			text += " (hint: " + d.kvm.Hint + ")"
+		}
+		bus.Log(event.Warning, "", text)
+	}
+	for _, m := range cfg.Machines {
+		if _, err := d.addMachine(m.Name, m.Command, cfg.KeepState); err != nil {
+			return nil, err
+		}
+	}
+	return d, nil
+}
+
+func (d *driver) startVLANs(ctx context.Context) error {
+	return d.bus.Nested("", "start all VLans", func() error {
+		for _, n := range d.cfg.VLANs {
+			dir := filepath.Join(d.dirs.tmp, fmt.Sprintf("vde%d.ctl", n))
+			s, err := d.startVLAN(ctx, n, dir)
+			if err != nil {
+				return fmt.Errorf("VLAN %d: %w", n, err)
+			}
+			d.vlans = append(d.vlans, s)
+			d.env = append(d.env, fmt.Sprintf("QEMU_VDE_SOCKET_%d=%s", n, s.Dir()))
+		}
+		return nil
+	})
+}
+
+func (d *driver) startVLAN(ctx context.Context, number int, dir string) (vlan.Switch, error) {
+	if d.cfg.VLANBackend == VDESwitch {
+		return vlan.StartProcess(ctx, number, dir, d.reaper.Spawn)
+	}
+	return vlan.Start(number, dir)
+}
+
+// addMachine makes a machine known by its name. One of the same name must not
+// run.
+func (d *driver) addMachine(name string, command startcommand.Command, keepState bool) (machine.Machine, error) {
+	if !machineName.MatchString(name) {
+		return nil, fmt.Errorf("machine name %q is not a host name", name)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if old := d.machines[name]; old != nil {
+		if old.Running() {
+			return nil, fmt.Errorf("a machine named %q is running already", name)
+		}
+		if err := old.Release(); err != nil {
+			return nil, err
+		}
+	}
+	state := filepath.Join(d.dirs.tmp, "vm-state-"+name)
+	if !keepState {
+		if _, err := os.Lstat(state); err == nil {
+			d.bus.Say(name, "deleting machine state directory "+state)
+			d.bus.Say(name, "if you want to keep the machine state, pass --keep-machine-state")
+		}
+		if err := os.RemoveAll(state); err != nil {
+			return nil, fmt.Errorf("state directory of machine %q: %w", name, err)
+		}
+	}
+	if err := os.MkdirAll(state, 0o700); err != nil {
+		return nil, fmt.Errorf("state directory of machine %q: %w", name, err)
+	}
+	m := qemu.New(qemu.Config{
+		Name:        name,
+		Command:     command,
+		Dirs:        machine.Dirs{State: state, Shared: d.dirs.shared, Out: d.cfg.OutDir},
+		ForceTCG:    !d.kvm.KVM,
+		Display:     os.Getenv("DISPLAY") != "" || os.Getenv("WAYLAND_DISPLAY") != "",
+		BootTimeout: d.cfg.BootTimeout,
+		Bus:         d.bus,
+		Reaper:      d.reaper,
+	})
+	d.machines[name] = m
+	return m, nil
+}
+
+// machine returns the machine of that name.
+func (d *driver) machine(name string) (machine.Machine, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	m := d.machines[name]
+	if m == nil {
+		return nil, fmt.Errorf("there is no machine named %q", name)
+	}
+	return m, nil
+}
+
+// guest is m as a script with environment env uses it.
+func (d *driver) guest(m machine.Machine, env script.Environment) *machine.Guest {
+	all := env.Env
+	if all == nil {
+		all = os.Environ()
+	}
+	all = append(all[:len(all):len(all)], d.env...)
+	return &machine.Guest{
+		Machine: m,
+		Bus:     d.bus,
+		Boot:    machine.StartOptions{Env: all, Dir: env.Dir},
+	}
+}
+
+// session is the test as its script sees it.
+func (d *driver) session() script.Session {
+	s := script.Session{
+		ScriptPath: d.cfg.ScriptPath,
+		VLANs:      d.cfg.VLANs,
+		OutDir:     d.cfg.OutDir,
+		TmpDir:     d.dirs.tmp,
+		Bus:        d.bus,
+		Caller:     d,
+	}
+	for _, m := range d.cfg.Machines {
+		s.Machines = append(s.Machines, info(d.machines[m.Name]))
+	}
+	return s
+}
+
+func info(m machine.Machine) script.MachineInfo {
+	dirs := m.Dirs()
+	return script.MachineInfo{Name: m.Name(), StateDir: dirs.State, SharedDir: dirs.Shared, OutDir: dirs.Out}
+}
+
+// all returns the machines, those of create_machine included.
+func (d *driver) all() []machine.Machine {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var all []machine.Machine
+	for _, m := range d.machines {
+		all = append(all, m)
+	}
+	return all
+}
+
+// startTimer returns a context that ends with the global time-out.
+func (d *driver) startTimer(ctx context.Context) (context.Context, func()) {
+	limit := d.cfg.GlobalTimeout
+	if limit == 0 {
+		return ctx, func() {}
+	}
+	d.bus.Log(event.Info, "", fmt.Sprintf("Test will time out and terminate in %s seconds", machine.PythonSeconds(limit)))
+	ctx, cancel := context.WithCancelCause(ctx)
+	timer := time.AfterFunc(limit, func() {
+		cancel(fmt.Errorf("%w (%s seconds)", ErrGlobalTimeout, machine.PythonSeconds(limit)))
+	})
+	d.stopTimer = func() { timer.Stop() }
+	return ctx, func() {
+		timer.Stop()
+		cancel(nil)
+	}
+}
+
+// syncDisks has every running guest write back its disks, for those who keep
+// them.
+func (d *driver) syncDisks(ctx context.Context) error {
+	var errs []error
+	for _, m := range d.all() {
+		if m.Running() {
+			_, _, err := d.guest(m, script.Environment{}).Execute(ctx, "sync", time.Minute, true)
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// close ends all machines at once, then the VLANs, and gives the directories
+// back.
+func (d *driver) close() error {
+	return d.bus.Nested("", "cleanup", func() error {
+		var wg sync.WaitGroup
+		machines := d.all()
+		errs := make([]error, len(machines))
+		for i, m := range machines {
+			wg.Go(func() {
+				if err := m.Release(); err != nil {
+					errs[i] = fmt.Errorf("error during cleanup of %s: %w", m.Name(), err)
+				}
+			})
+		}
+		wg.Wait()
+		for _, s := range d.vlans {
+			errs = append(errs, s.Close())
+		}
+		errs = append(errs, d.reaper.Close(), d.dirs.release())
+		return errors.Join(errs...)
+	})
+}
+
+// directories are where a driver keeps sockets and machine states.
+type directories struct {
+	tmp     string // runtime directory
+	shared  string // seen by all machines as /tmp/shared
+	private bool   // tmp is ours alone and goes when we do
+	lock    *os.File
+}
+
+// claimDirectories takes $XDG_RUNTIME_DIR, else the directory for temporary
+// files, as nixpkgs' driver does. A second driver of the same user at the same
+// time gets a directory of its own inside; with keepState it is refused, as it
+// would find other machines' states than it expects.
+func claimDirectories(keepState bool) (directories, error) {
+	base := os.Getenv("XDG_RUNTIME_DIR")
+	if base == "" {
+		base = os.TempDir()
+	}
+	base, err := filepath.Abs(base)
+	if err != nil {
+		return directories{}, err
+	}
+	if err := os.MkdirAll(base, 0o700); err != nil {
+		return directories{}, fmt.Errorf("runtime directory: %w\nhint: set XDG_RUNTIME_DIR or TMPDIR to a writable directory", err)
+	}
+	d := directories{tmp: base}
+	lockPath := filepath.Join(base, fmt.Sprintf(".nixos-test-run-%d.lock", os.Getuid()))
+	d.lock, err = os.OpenFile(lockPath, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return directories{}, fmt.Errorf("runtime directory: %w\nhint: set XDG_RUNTIME_DIR or TMPDIR to a writable directory", err)
+	}
+	err = syscall.Flock(int(d.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		d.lock.Close()
+		d.lock = nil
+		if keepState {
+			return directories{}, fmt.Errorf("another test driver keeps its machines' states in %s\nhint: wait for it to end, or set XDG_RUNTIME_DIR to another directory", base)
+		}
+		if d.tmp, err = os.MkdirTemp(base, "nixos-test-run-"); err != nil {
+			return directories{}, fmt.Errorf("runtime directory: %w", err)
+		}
+		d.private = true
+	} else if err != nil {
+		d.lock.Close()
+		return directories{}, fmt.Errorf("locking %s: %w", lockPath, err)
+	}
+	d.shared = filepath.Join(d.tmp, "shared-xchg")
+	if err := os.MkdirAll(d.shared, 0o700); err != nil {
+		return directories{}, errors.Join(fmt.Errorf("shared directory: %w", err), d.release())
+	}
+	return d, nil
+}
+
+func (d directories) release() error {
+	if d.private {
+		return os.RemoveAll(d.tmp)
+	}
+	if d.lock != nil {
+		return d.lock.Close()
+	}
+	return nil
+}

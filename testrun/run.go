@@ -1,0 +1,134 @@
+package testrun
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"vm-prebuild/testrun/event"
+	"vm-prebuild/testrun/report"
+	"vm-prebuild/testrun/script"
+	"vm-prebuild/testrun/script/python"
+)
+
+// Options say how to run a test and where its reports go.
+type Options struct {
+	Interactive bool        // offer a prompt instead of running the script
+	Log         io.Writer   // the terminal's log
+	LogLevel    event.Level // of messages in Log
+	Colours     bool        // in Log
+	JUnit       string      // file for a JUnit report, below OutDir; "" for none
+}
+
+// Result says how a test ended when it did not pass.
+type Result struct {
+	Err  error
+	code int
+}
+
+func (r *Result) Error() string { return r.Err.Error() }
+func (r *Result) Unwrap() error { return r.Err }
+
+// ExitCode is 1 when the test failed, 2 when its script could not be compiled,
+// 3 when a machine or the interpreter gave out, 124 at the global time-out,
+// and whatever the script gave to sys.exit.
+func (r *Result) ExitCode() int { return r.code }
+
+// Run runs one test. The error is nil when the test passed, a *[ConfigError]
+// when it could not begin as described, and a *[Result] when it did not pass.
+// When ctx ends, the test is given up and everything cleaned.
+func Run(ctx context.Context, cfg Config, o Options) (err error) {
+	if err := cfg.check(); err != nil {
+		return &ConfigError{Err: err}
+	}
+	if !o.Interactive {
+		if err := cfg.checkScript(); err != nil {
+			return err
+		}
+	}
+	var serial atomic.Bool
+	serial.Store(true)
+	sinks := []event.Sink{report.NewTerminal(o.Log, o.LogLevel, o.Colours, serial.Load)}
+	if o.JUnit != "" {
+		file := o.JUnit
+		if !filepath.IsAbs(file) {
+			file = filepath.Join(cfg.OutDir, file)
+		}
+		sinks = append(sinks, report.NewJUnit(file))
+	}
+	bus := event.NewBus(sinks...)
+	defer func() { err = errors.Join(err, bus.Close()) }()
+
+	if !cfg.KeepState {
+		bus.Say("", "Machine state will be reset. To keep it, pass --keep-machine-state")
+	}
+	d, err := newDriver(ctx, cfg, bus, &serial)
+	if err != nil {
+		return &Result{Err: err, code: 3}
+	}
+	begin := time.Now()
+	err = d.run(ctx, o.Interactive)
+	err = errors.Join(err, d.close())
+	finished := event.TestFinished{Duration: time.Since(begin)}
+	if err == nil {
+		bus.Emit(finished)
+		return nil
+	}
+	result := judge(err)
+	finished.Failure = result.Error()
+	bus.Emit(finished)
+	return result
+}
+
+func (d *driver) run(ctx context.Context, interactive bool) error {
+	host := python.Host{Python: d.cfg.Python, Start: d.reaper.Spawn}
+	if interactive {
+		return host.Interact(ctx, d.session())
+	}
+	ctx, stop := d.startTimer(ctx)
+	defer stop()
+	begin := time.Now()
+	err := d.bus.Nested("", "run the VM test script", func() error {
+		return host.Run(ctx, d.session())
+	})
+	if err == nil && d.cfg.KeepState {
+		err = d.syncDisks(ctx)
+	}
+	var failure *script.Failure
+	if errors.As(err, &failure) {
+		d.bus.Emit(event.TestFailure{Lines: failure.Lines})
+	} else if err != nil {
+		d.bus.Emit(event.TestFailure{Lines: strings.Split(err.Error(), "\n")})
+	}
+	if err == nil {
+		d.bus.Log(event.Info, "", fmt.Sprintf("test script finished in %.2fs", time.Since(begin).Seconds()))
+	}
+	return err
+}
+
+// judge finds the exit code that belongs to what ended a test.
+func judge(err error) *Result {
+	var failure *script.Failure
+	switch {
+	case errors.Is(err, ErrGlobalTimeout):
+		return &Result{Err: err, code: 124}
+	case errors.As(err, &failure):
+		code := 1
+		switch failure.Kind {
+		case script.KindSyntax:
+			code = 2
+		case script.KindMachine:
+			code = 3
+		case script.KindExit:
+			code = failure.ExitCode
+		case script.KindAssertion, script.KindException:
+		}
+		return &Result{Err: fmt.Errorf("test failed: %w", err), code: code}
+	}
+	return &Result{Err: err, code: 3}
+}
