@@ -1,0 +1,130 @@
+package python
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"vm-prebuild/testrun/script"
+)
+
+// maxMessage bounds one message of the script, in bytes. Scripts pass whole
+// files as arguments.
+const maxMessage = 64 << 20
+
+// message is what the script sends. It is exactly one of: a call (id, method,
+// machine, args), which gets a [reply]; the environment as it is from now on;
+// the wish to cancel a call; or how the script ended, which is the last one
+// but for calls of threads and exit handlers.
+type message struct {
+	ID      uint64          `json:"id"`
+	Method  string          `json:"method"`
+	Machine string          `json:"machine"`
+	Args    json.RawMessage `json:"args"`
+
+	Environment *script.Environment `json:"environment"`
+	Cancel      *cancellation       `json:"cancel"`
+	Finished    *struct{}           `json:"finished"`
+	Failed      *failure            `json:"failed"`
+	Unsupported *interpreter        `json:"unsupported"`
+}
+
+type cancellation struct {
+	ID uint64 `json:"id"`
+}
+
+// failure is a [script.Failure].
+type failure struct {
+	Kind     script.Kind `json:"kind"`
+	Message  string      `json:"message"`
+	Lines    []string    `json:"lines"`
+	ExitCode int         `json:"exit_code"`
+}
+
+// interpreter is sent instead of anything else by a Python that is too old.
+type interpreter struct {
+	Version string `json:"version"`
+}
+
+// decodeMessage checks and reads one line of the script.
+func decodeMessage(line []byte) (message, error) {
+	var m message
+	if err := json.Unmarshal(line, &m); err != nil {
+		return message{}, fmt.Errorf("malformed message: %w", err)
+	}
+	forms := 0
+	for _, present := range []bool{
+		m.Method != "", m.Environment != nil, m.Cancel != nil, m.Finished != nil, m.Failed != nil, m.Unsupported != nil,
+	} {
+		if present {
+			forms++
+		}
+	}
+	if forms != 1 {
+		return message{}, errors.New("malformed message: not one of call, environment, cancel, finished, failed, unsupported")
+	}
+	if m.Method != "" {
+		if m.ID == 0 {
+			return message{}, fmt.Errorf("malformed message: call of %q without id", m.Method)
+		}
+		if !bytes.HasPrefix(m.Args, []byte("{")) {
+			return message{}, fmt.Errorf("malformed message: arguments of %q are not an object", m.Method)
+		}
+	}
+	if f := m.Failed; f != nil {
+		switch f.Kind {
+		case script.KindAssertion, script.KindMachine, script.KindException, script.KindSyntax, script.KindExit:
+		default:
+			return message{}, fmt.Errorf("malformed message: failure of kind %q", f.Kind)
+		}
+		if f.ExitCode < 1 || f.ExitCode > 255 {
+			return message{}, fmt.Errorf("malformed message: exit code %d", f.ExitCode)
+		}
+	}
+	return m, nil
+}
+
+// initial is the first line that the script gets: {"init": …}.
+type initial struct {
+	Init setup `json:"init"`
+}
+
+type setup struct {
+	ScriptPath string               `json:"script_path"`
+	Machines   []script.MachineInfo `json:"machines"`
+	VLANs      []int                `json:"vlans"`
+	OutDir     string               `json:"out_dir"`
+	TmpDir     string               `json:"tmp_dir"`
+	Mode       string               `json:"mode"`
+	Modules    map[string]string    `json:"modules"` // sources of test_driver
+}
+
+const (
+	modeRun      = "run"
+	modeInteract = "interact"
+)
+
+// reply answers the call with the same ID.
+type reply struct {
+	ID     uint64      `json:"id"`
+	Result any         `json:"result,omitempty"`
+	Error  *replyError `json:"error,omitempty"`
+}
+
+// replyError becomes the exception of its kind in the script.
+type replyError struct {
+	Kind    script.Kind `json:"kind"`
+	Message string      `json:"message"`
+}
+
+// encodeLine returns v as a line of JSON.
+func encodeLine(v any) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		return nil, err
+	}
+	return b.Bytes(), nil
+}

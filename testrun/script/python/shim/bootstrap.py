@@ -1,0 +1,55 @@
+# Started as `python3 -c <this text>` with the driver's socket as descriptor 3.
+# It must parse in any Python, so that an old one can be told apart from a
+# broken one. The first line that the driver sends holds the sources of the
+# package test_driver: nothing of it is on disk.
+import os
+import sys
+
+if sys.version_info < (3, 11):
+    text = '{"unsupported": {"version": "%s"}}\n' % sys.version.split()[0]
+    os.write(3, text.encode())
+    sys.exit(0)
+
+if not sys.flags.safe_path:
+    del sys.path[0]  # the working directory, which -c puts there
+
+import json
+from importlib.machinery import ModuleSpec
+
+
+class EmbeddedImporter:
+    """Imports modules from their sources in memory."""
+
+    def __init__(self, sources):
+        self.sources = sources
+
+    def find_spec(self, name, path=None, target=None):
+        if name not in self.sources:
+            return None
+        return ModuleSpec(name, self, is_package=name == "test_driver")
+
+    def create_module(self, spec):
+        return None
+
+    def exec_module(self, module):
+        name = module.__name__
+        code = compile(self.sources[name], "<%s>" % name, "exec", dont_inherit=True)
+        exec(code, module.__dict__)
+
+    def get_source(self, name):
+        return self.sources[name]
+
+
+def bootstrap():
+    os.set_inheritable(3, False)
+    reader = open(3, "rb", closefd=False)
+    writer = open(3, "wb", closefd=False)
+    init = json.loads(reader.readline())["init"]
+    sys.meta_path.insert(0, EmbeddedImporter(init["modules"]))
+
+    from test_driver.main import main
+
+    main(reader, writer, init)
+
+
+bootstrap()

@@ -1,0 +1,1 @@
+import sys; print("leaving"); sys.exit(3)

@@ -1,0 +1,13 @@
+import atexit
+import threading
+
+atexit.register(lambda: machine.succeed("from an exit handler"))
+
+
+def late():
+    threading.main_thread().join()
+    machine.succeed("from a thread")
+
+
+threading.Thread(target=late).start()
+machine.execute("from the script")

@@ -1,0 +1,1 @@
+log.error("this is wrong")

@@ -1,0 +1,4 @@
+def f():
+    machine.succeed("die")
+
+f()

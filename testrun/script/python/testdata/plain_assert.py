@@ -1,0 +1,2 @@
+out = machine.succeed("hostname")
+assert "web" in out, f"wrong name: {out}"

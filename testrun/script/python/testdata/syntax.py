@@ -1,0 +1,3 @@
+start_all()
+if True
+    print("x")
