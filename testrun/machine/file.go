@@ -29,8 +29,8 @@ func (g *Guest) CopyFromHost(ctx context.Context, dir, source, target string) er
 			return Errorf(g.Machine.Name(), "copying %s from the host: %w", source, err)
 		}
 		_, err := g.Succeed(ctx, []string{
-			"mkdir -p " + quote(filepath.Dir(target)),
-			"cp -r " + quote(guest+"/"+base) + " " + quote(target),
+			"mkdir -p " + Quote(filepath.Dir(target)),
+			"cp -r " + Quote(guest+"/"+base) + " " + Quote(target),
 		}, 0)
 		return err
 	})
@@ -42,7 +42,7 @@ func (g *Guest) CopyFromMachine(ctx context.Context, source, targetDir string) e
 	return g.throughShared(ctx, func(host, guest string) error {
 		_, err := g.Succeed(ctx, []string{
 			"mkdir -p " + guest,
-			"cp -r " + quote(source) + " " + guest,
+			"cp -r " + Quote(source) + " " + guest,
 		}, 0)
 		if err != nil {
 			return err

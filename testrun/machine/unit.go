@@ -14,7 +14,7 @@ func systemctl(query, user string) string {
 		return "systemctl " + query
 	}
 	return fmt.Sprintf("su -l %s --shell /bin/sh -c %s", user,
-		quote("XDG_RUNTIME_DIR=/run/user/`id -u` systemctl --user "+query))
+		Quote("XDG_RUNTIME_DIR=/run/user/`id -u` systemctl --user "+query))
 }
 
 func under(user string) string {

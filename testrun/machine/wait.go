@@ -3,7 +3,6 @@ package machine
 import (
 	"context"
 	"encoding/base64"
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -85,7 +84,7 @@ func (g *Guest) WaitUntilFails(ctx context.Context, command string, timeout time
 func (g *Guest) waitCommand(ctx context.Context, title, command string, timeout time.Duration, not string) (output string, err error) {
 	// base64 keeps the output exact: $(…) would drop NUL bytes and line feeds.
 	body := fmt.Sprintf(`if %sout=$(bash -c %s | base64 -w 0); then printf %%s "$out"; exit 0; fi`,
-		not, quote("set -euo pipefail; "+command))
+		not, Quote("set -euo pipefail; "+command))
 	err = g.nested(title, func() error {
 		encoded, err := g.poll(ctx, timeout, "set +e", body)
 		if err != nil {
@@ -118,7 +117,7 @@ func (g *Guest) WaitForFile(ctx context.Context, name string, timeout time.Durat
 // tcpOpen tries one connection. A host that drops packets cannot hold it up
 // for longer than 5 s.
 func tcpOpen(addr string, port int) string {
-	return fmt.Sprintf("timeout 5 nc -z %s %d", quote(addr), port)
+	return fmt.Sprintf("timeout 5 nc -z %s %d", Quote(addr), port)
 }
 
 // WaitForOpenPort waits until a TCP port of addr, seen from the guest, accepts
@@ -139,13 +138,7 @@ func (g *Guest) Sleep(ctx context.Context, d time.Duration) error {
 	return err
 }
 
-// quote returns s as one word of a POSIX shell.
-func quote(s string) string {
+// Quote returns s as one word of a POSIX shell.
+func Quote(s string) string {
 	return "'" + strings.ReplaceAll(s, "'", `'"'"'`) + "'"
-}
-
-// IsTimeout reports whether err says that something did not happen in time.
-func IsTimeout(err error) bool {
-	var t interface{ Timeout() bool }
-	return errors.As(err, &t) && t.Timeout()
 }

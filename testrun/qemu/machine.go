@@ -134,6 +134,15 @@ func (m *Machine) Connected() bool {
 	return p != nil && p.connected.Load()
 }
 
+// PID is the number of the machine's process; 0 when it does not run.
+func (m *Machine) PID() int {
+	p := m.current()
+	if p == nil || p.death() != nil {
+		return 0
+	}
+	return p.pid()
+}
+
 // Running implements machine.Machine.
 func (m *Machine) Running() bool {
 	p := m.current()
@@ -289,7 +298,7 @@ func (m *Machine) ask(ctx context.Context, what string, f func(context.Context, 
 	ctx, unbind := p.bind(ctx)
 	defer unbind()
 	if err := f(ctx, p); err != nil {
-		if dead := p.deathSoon(); dead != nil {
+		if dead := p.deathBehind(err); dead != nil {
 			return dead
 		}
 		return machine.Errorf(m.cfg.Name, "%s: %w", what, err)

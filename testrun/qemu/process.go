@@ -92,7 +92,7 @@ func start(ctx context.Context, cfg Config, o machine.StartOptions) (*process, e
 	ctx, unbind := p.bind(ctx)
 	defer unbind()
 	if err := p.meet(ctx, monitors, shells); err != nil {
-		if dead := p.deathSoon(); dead != nil {
+		if dead := p.deathBehind(err); dead != nil {
 			err = dead
 		} else {
 			err = &machine.Error{Machine: cfg.Name, Err: fmt.Errorf("starting: %w", err), Console: machine.Tail(p.console.lines())}
@@ -297,10 +297,8 @@ func (p *process) Send(ctx context.Context, command string, timeout time.Duratio
 // shellError explains an error of the shell by the end of the process, if that
 // is what it comes from, and adds the console.
 func (p *process) shellError(err error) error {
-	if errors.Is(err, shell.ErrClosed) {
-		if dead := p.deathSoon(); dead != nil {
-			return dead
-		}
+	if dead := p.deathBehind(err); dead != nil {
+		return dead
 	}
 	var known *machine.Error
 	if errors.As(err, &known) {
@@ -328,12 +326,14 @@ func (p *process) death() error {
 	return context.Cause(p.ctx)
 }
 
-// deathSoon is death for callers that have seen a connection break, which
-// happens a moment before the process is gone.
-func (p *process) deathSoon() error {
-	select {
-	case <-p.ctx.Done():
-	case <-time.After(killGrace):
+// deathBehind returns how the process ended if that is what err comes from. A
+// broken connection is seen a moment before the process is gone.
+func (p *process) deathBehind(err error) error {
+	if errors.Is(err, shell.ErrClosed) || errors.Is(err, qmp.ErrClosed) {
+		select {
+		case <-p.ctx.Done():
+		case <-time.After(killGrace):
+		}
 	}
 	return p.death()
 }

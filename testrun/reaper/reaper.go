@@ -10,7 +10,6 @@ package reaper
 
 import (
 	"bufio"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -21,8 +20,6 @@ import (
 	"strings"
 	"sync"
 	"syscall"
-
-	"golang.org/x/sys/unix"
 )
 
 // supervisorEnv tells a process that it is to be the supervisor.
@@ -40,9 +37,9 @@ func Main() {
 	os.Exit(0)
 }
 
-// supervise obeys lines of "+PGID" (watch), "-PGID" (forget), "d DIR" (remove
-// when the parent dies) and "u DIR" (no longer). At the end of its input it
-// kills and removes what is left.
+// supervise obeys lines of "+PGID" (watch), "-PGID" (forget) and "d DIR"
+// (remove in the end). At the end of its input it kills and removes what is
+// left.
 func supervise(commands io.Reader) {
 	groups := map[int]bool{}
 	dirs := map[string]bool{}
@@ -51,10 +48,6 @@ func supervise(commands io.Reader) {
 		line := lines.Text()
 		if dir, ok := strings.CutPrefix(line, "d "); ok {
 			dirs[dir] = true
-			continue
-		}
-		if dir, ok := strings.CutPrefix(line, "u "); ok {
-			delete(dirs, dir)
 			continue
 		}
 		pgid, err := strconv.Atoi(strings.TrimLeft(line, "+-"))
@@ -152,18 +145,11 @@ func (p *Reaper) Kill(pid int) {
 	p.tell("-" + strconv.Itoa(pid))
 }
 
-// RemoveAtDeath has dir removed if this process dies without Close.
+// RemoveAtDeath has dir removed when this process dies, or closes the reaper.
 func (p *Reaper) RemoveAtDeath(dir string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.tell("d " + dir)
-}
-
-// Keep takes back RemoveAtDeath.
-func (p *Reaper) Keep(dir string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.tell("u " + dir)
 }
 
 // tell is called with mu held. A supervisor that is gone is no reason to stop
@@ -194,9 +180,4 @@ func (p *Reaper) Close() error {
 		return fmt.Errorf("supervisor: %w", err)
 	}
 	return nil
-}
-
-// Alive reports whether any process of the group pgid is left.
-func Alive(pgid int) bool {
-	return !errors.Is(unix.Kill(-pgid, 0), unix.ESRCH)
 }

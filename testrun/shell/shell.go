@@ -24,7 +24,11 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"vm-prebuild/testrun/machine"
 )
+
+var _ machine.Shell = (*Conn)(nil)
 
 // Greeting is what the guest prints when its shell is ready.
 const Greeting = "Spawning backdoor root shell..."
@@ -206,12 +210,7 @@ func commandLine(command string, timeout time.Duration) string {
 	if timeout > 0 {
 		prefix = "timeout " + strconv.FormatFloat(timeout.Seconds(), 'f', -1, 64) + " "
 	}
-	return prefix + "bash -c " + Quote("set -euo pipefail; "+command) + " </dev/null | (base64 -w 0; echo)"
-}
-
-// Quote returns s as one word of a POSIX shell.
-func Quote(s string) string {
-	return "'" + strings.ReplaceAll(s, "'", `'"'"'`) + "'"
+	return prefix + "bash -c " + machine.Quote("set -euo pipefail; "+command) + " </dev/null | (base64 -w 0; echo)"
 }
 
 func (c *Conn) acquire(ctx context.Context) error {

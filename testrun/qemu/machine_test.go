@@ -1,0 +1,232 @@
+package qemu_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"image/png"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"vm-prebuild/testrun/event"
+	"vm-prebuild/testrun/machine"
+	"vm-prebuild/testrun/qemu"
+	"vm-prebuild/testrun/reaper"
+	"vm-prebuild/testrun/startcommand"
+)
+
+func TestMain(m *testing.M) {
+	reaper.Main()
+	os.Exit(m.Run())
+}
+
+// firmware is a start script for a real QEMU without a disk: its guest is the
+// firmware, which never shows a shell. It follows nixpkgs' conventions.
+const firmware = `exec qemu-system-x86_64 -machine accel=kvm:tcg -cpu max -m 32 $QEMU_OPTS "$@"`
+
+// newMachine returns a machine whose start script has the given body.
+func newMachine(t *testing.T, body string, bootTimeout time.Duration) *qemu.Machine {
+	t.Helper()
+	if _, err := exec.LookPath("qemu-system-x86_64"); err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal(err)
+		}
+		t.Skip(err)
+	}
+	dir, err := os.MkdirTemp("", "qemu") // t.TempDir is too long for a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	script := filepath.Join(dir, "run-unit-vm")
+	if err := os.WriteFile(script, []byte("#!/bin/sh\n"+body+"\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	r, err := reaper.Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Close() })
+	m := qemu.New(qemu.Config{
+		Name:        "unit",
+		Command:     startcommand.Command{Script: script},
+		Dirs:        machine.Dirs{State: filepath.Join(dir, "state"), Shared: dir, Out: dir},
+		ForceTCG:    true,
+		BootTimeout: bootTimeout,
+		Bus:         event.NewBus(),
+		Reaper:      r,
+	})
+	t.Cleanup(func() { _ = m.Release() })
+	return m
+}
+
+func started(t *testing.T) *qemu.Machine {
+	t.Helper()
+	m := newMachine(t, firmware, 20*time.Second)
+	if err := m.Start(t.Context(), machine.StartOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+func pid(t *testing.T, m *qemu.Machine) int {
+	t.Helper()
+	p := m.PID()
+	if p == 0 {
+		t.Fatal("no process")
+	}
+	return p
+}
+
+func within(t *testing.T, limit time.Duration, f func()) {
+	t.Helper()
+	begin := time.Now()
+	f()
+	if took := time.Since(begin); took > limit {
+		t.Errorf("took %v, limit %v", took, limit)
+	}
+}
+
+func wantError(t *testing.T, err error, parts ...string) {
+	t.Helper()
+	var e *machine.Error
+	if !errors.As(err, &e) {
+		t.Errorf("error %v, want one of the machine", err)
+		return
+	}
+	for _, part := range append(parts, `machine "unit"`) {
+		if !strings.Contains(err.Error(), part) {
+			t.Errorf("%q lacks %q", err, part)
+		}
+	}
+}
+
+func TestScreenshotMonitorAndCrash(t *testing.T) {
+	m := started(t)
+	if !m.Running() {
+		t.Error("not running")
+	}
+	file := filepath.Join(m.Dirs().Out, "screen.png")
+	if err := m.Screenshot(t.Context(), file); err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := png.Decode(bytes.NewReader(data)); err != nil {
+		t.Error(err)
+	}
+	answer, err := m.MonitorCommand(t.Context(), "info status")
+	if err != nil || !strings.Contains(answer, "running") {
+		t.Errorf("%q %v", answer, err)
+	}
+	if err := m.Crash(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if m.Running() {
+		t.Error("running after a crash")
+	}
+	// After an expected end it can be started again.
+	if err := m.Start(t.Context(), machine.StartOptions{}); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestSIGKILLOfQEMU(t *testing.T) {
+	m := started(t)
+	failed := make(chan error, 1)
+	go func() {
+		_, err := m.Shell(t.Context())
+		failed <- err
+	}()
+	if err := syscall.Kill(pid(t, m), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-failed:
+		wantError(t, err, "QEMU", "ended unexpectedly: signal: killed")
+	case <-time.After(time.Second):
+		t.Error("still waiting after a second")
+	}
+	// It is not silently started again.
+	wantError(t, m.Start(t.Context(), machine.StartOptions{}), "ended unexpectedly")
+}
+
+func TestStoppedQEMU(t *testing.T) {
+	m := started(t)
+	if err := syscall.Kill(pid(t, m), syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	within(t, 2*time.Second, func() {
+		if _, err := m.MonitorCommand(ctx, "info status"); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("error %v, want the deadline", err)
+		}
+	})
+	within(t, 5*time.Second, func() {
+		if err := m.Release(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestGuestWithoutAShell(t *testing.T) {
+	m := newMachine(t, "echo a line of the console\n"+firmware, 2*time.Second)
+	if err := m.Start(t.Context(), machine.StartOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	within(t, 4*time.Second, func() {
+		_, err := m.Shell(t.Context())
+		wantError(t, err, "no root shell within 2s", "hint: ", "a line of the console")
+	})
+}
+
+func TestStartScriptThatFails(t *testing.T) {
+	tests := []struct {
+		name, body string
+		parts      []string
+	}{
+		{"exits at once", "echo out of luck >&2; exit 9", []string{"ended unexpectedly: exit code 9", "out of luck"}},
+		{"exits with 0", "true", []string{"ended unexpectedly: exit code 0"}},
+		{"bad QEMU option", `exec qemu-system-x86_64 -no-such-option "$@"`, []string{"exit code 1", "-no-such-option"}},
+		{"never becomes QEMU", "sleep 600", []string{"QEMU did not connect within 2s"}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			m := newMachine(t, test.body, 2*time.Second)
+			within(t, 6*time.Second, func() {
+				wantError(t, m.Start(t.Context(), machine.StartOptions{}), test.parts...)
+			})
+		})
+	}
+}
+
+func TestStartIsGivenUpWithItsContext(t *testing.T) {
+	m := newMachine(t, "sleep 600", time.Minute)
+	cause := errors.New("enough")
+	ctx, cancel := context.WithTimeoutCause(t.Context(), 100*time.Millisecond, cause)
+	defer cancel()
+	within(t, 5*time.Second, func() {
+		if err := m.Start(ctx, machine.StartOptions{}); !errors.Is(err, cause) {
+			t.Errorf("error %v", err)
+		}
+	})
+}
+
+func TestSocketPathTooLong(t *testing.T) {
+	m := newMachine(t, firmware, time.Second)
+	long := qemu.New(qemu.Config{
+		Name:    "unit",
+		Command: startcommand.Command{Line: "true"},
+		Dirs:    machine.Dirs{State: filepath.Join(m.Dirs().Out, strings.Repeat("x", 100))},
+		Bus:     event.NewBus(),
+	})
+	wantError(t, long.Start(t.Context(), machine.StartOptions{}), "107", "hint: set XDG_RUNTIME_DIR")
+}
