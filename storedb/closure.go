@@ -1,0 +1,148 @@
+package storedb
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+)
+
+// The files of a closureInfo directory that are read.
+const (
+	registrationFile = "registration"
+	storePathsFile   = "store-paths"
+)
+
+// ReadClosureInfo reads the directory that nixpkgs' closureInfo builds. The two
+// files in it must be about the same paths, and no two different paths may
+// refer to each other, directly or not. What is wrong with them is returned as
+// an *InputError.
+func ReadClosureInfo(dir string) ([]PathInfo, error) {
+	file := filepath.Join(dir, registrationFile)
+	var infos []PathInfo
+	err := readInput(file, func(r io.Reader) (err error) {
+		infos, err = ParseRegistration(r, file)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := checkStorePaths(filepath.Join(dir, storePathsFile), infos); err != nil {
+		return nil, err
+	}
+	if err := checkCycles(file, infos); err != nil {
+		return nil, err
+	}
+	return infos, nil
+}
+
+// readInput opens a file of a closureInfo directory for read.
+func readInput(file string, read func(io.Reader) error) error {
+	f, err := os.Open(file)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+		return &InputError{File: file, Reason: "no such file", Err: err,
+			Hint: "give a directory built by closureInfo; it has the files registration and store-paths"}
+	}
+	if err != nil {
+		return fmt.Errorf("read closureInfo: %w", err)
+	}
+	defer f.Close()
+	return read(f)
+}
+
+// checkStorePaths checks that file lists the paths of infos and no others. A
+// difference means that the directory was put together by hand or cut off.
+func checkStorePaths(file string, infos []PathInfo) error {
+	unlisted := make(map[string]bool, len(infos))
+	for _, info := range infos {
+		unlisted[info.Path] = true
+	}
+	err := readInput(file, func(r io.Reader) error {
+		lines := lineReader{r: bufio.NewReaderSize(r, maxLine), name: file}
+		for {
+			line, err := lines.next()
+			if err == io.EOF {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			if err := CheckStorePath(string(line)); err != nil {
+				return lines.errorAt(lines.line, err, "path %v", err)
+			}
+			if _, ok := unlisted[string(line)]; !ok {
+				return lines.errorf("%s is not in the registration", line)
+			}
+			unlisted[string(line)] = false
+		}
+	})
+	if err != nil {
+		return err
+	}
+	for _, info := range infos {
+		if unlisted[info.Path] {
+			return &InputError{File: file, Reason: fmt.Sprintf("%s is in the registration (line %d) but not here", info.Path, info.line)}
+		}
+	}
+	return nil
+}
+
+// checkCycles takes away paths that refer to nothing left, over and over;
+// what then remains refers in circles. Nix refuses such registrations.
+func checkCycles(file string, infos []PathInfo) error {
+	index := make(map[string]int, len(infos))
+	for i, info := range infos {
+		index[info.Path] = i
+	}
+	waiting := make([]int, len(infos)) // references that are still there
+	referrers := make([][]int, len(infos))
+	var free []int
+	for i, info := range infos {
+		for _, reference := range info.References {
+			if j, ok := index[reference]; ok && j != i {
+				waiting[i]++
+				referrers[j] = append(referrers[j], i)
+			}
+		}
+		if waiting[i] == 0 {
+			free = append(free, i)
+		}
+	}
+	for len(free) > 0 {
+		j := free[len(free)-1]
+		free = free[:len(free)-1]
+		for _, i := range referrers[j] {
+			if waiting[i]--; waiting[i] == 0 {
+				free = append(free, i)
+			}
+		}
+	}
+	for i, info := range infos {
+		if waiting[i] > 0 {
+			return &InputError{File: file, Line: info.line, Reason: fmt.Sprintf("the references of %s lead in a circle", info.Path)}
+		}
+	}
+	return nil
+}
+
+// checkReferences makes sure that what the new infos refer to is among them or
+// valid already, as far as known tells.
+func checkReferences(file string, infos []PathInfo, known map[string]int64) error {
+	given := make(map[string]bool, len(infos))
+	for _, info := range infos {
+		given[info.Path] = true
+	}
+	for _, info := range infos {
+		for _, reference := range info.References {
+			if _, valid := known[reference]; !given[reference] && !valid {
+				return &InputError{File: file, Line: info.line,
+					Reason: fmt.Sprintf("%s refers to %s, which is neither in this closure nor valid in the store", info.Path, reference)}
+			}
+		}
+	}
+	return nil
+}

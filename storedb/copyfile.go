@@ -1,0 +1,130 @@
+package storedb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// Method says how the contents of files come into the store.
+type Method string
+
+const (
+	// MethodAuto shares the data with the source by reflink where the file
+	// system can, and copies it elsewhere.
+	MethodAuto Method = "auto"
+	// MethodReflink fails where no reflink is possible.
+	MethodReflink Method = "reflink"
+	// MethodCopy never shares data.
+	MethodCopy Method = "copy"
+)
+
+// Files up to this size are copied with one read and one write, which costs
+// less than having the kernel set up a copy.
+const copyBuffer = 256 << 10
+
+// copyChunk is how much the kernel copies before the context is looked at.
+const copyChunk = 32 << 20
+
+// abilities remembers what the kernel refused between one source device and the
+// destination, so that it is not asked again for every file.
+type abilities struct {
+	noClone, noCopyRange atomic.Bool
+}
+
+// contents fills dst with the contents of src, whose state is st.
+func (w *worker) contents(ctx context.Context, dst, src int, st *unix.Stat_t) error {
+	able := w.abilities(st.Dev)
+	if w.method != MethodCopy && st.Size > 0 && !able.noClone.Load() {
+		err := unix.IoctlFileClone(dst, src)
+		switch err {
+		case nil:
+			w.stats.reflinked.Add(1)
+			return nil
+		case unix.EOPNOTSUPP, unix.ENOTTY, unix.EXDEV, unix.ENOSYS, unix.EPERM:
+			// The file systems cannot, or a sandbox forbids it.
+			able.noClone.Store(w.method == MethodAuto)
+		case unix.EINVAL:
+			// This file cannot, for instance one without copy-on-write.
+		default:
+			return fmt.Errorf("reflink: %w", err)
+		}
+		if w.method == MethodReflink {
+			return fmt.Errorf("reflink: %w\nhint: source and store must lie on one btrfs, xfs or bcachefs; --method auto copies where they do not", err)
+		}
+	}
+	copied, err := w.copyRange(ctx, dst, src, st.Size, able)
+	if err == nil && copied < st.Size {
+		copied, err = w.copyBuffered(ctx, dst, src, copied, st.Size)
+	}
+	if err != nil {
+		return err
+	}
+	if copied != st.Size {
+		return fmt.Errorf("changed its size from %d to %d bytes while it was copied", st.Size, copied)
+	}
+	w.stats.copied.Add(1)
+	return nil
+}
+
+// copyRange has the kernel copy a large file, as far as it is able to.
+func (w *worker) copyRange(ctx context.Context, dst, src int, size int64, able *abilities) (copied int64, err error) {
+	for size > copyBuffer && copied < size && !able.noCopyRange.Load() {
+		if err := ctx.Err(); err != nil {
+			return copied, err
+		}
+		n, err := unix.CopyFileRange(src, nil, dst, nil, int(min(size-copied, copyChunk)), 0)
+		switch {
+		case err == unix.EINTR:
+		case errors.Is(err, unix.EOPNOTSUPP), err == unix.EXDEV, err == unix.ENOSYS, err == unix.EPERM, err == unix.EINVAL:
+			able.noCopyRange.Store(true)
+		case err != nil:
+			return copied, fmt.Errorf("copy: %w", err)
+		case n == 0: // some file systems say so instead of refusing
+			return copied, nil
+		}
+		copied += int64(max(n, 0))
+	}
+	return copied, nil
+}
+
+// copyBuffered copies from the current offsets, which are at copied, up to size.
+func (w *worker) copyBuffered(ctx context.Context, dst, src int, copied, size int64) (int64, error) {
+	if w.buf == nil {
+		w.buf = make([]byte, copyBuffer)
+	}
+	for copied < size {
+		if err := ctx.Err(); err != nil {
+			return copied, err
+		}
+		n, err := unix.Read(src, w.buf)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return copied, fmt.Errorf("read: %w", err)
+		}
+		if n == 0 {
+			return copied, nil
+		}
+		if err := writeAll(dst, w.buf[:n]); err != nil {
+			return copied, fmt.Errorf("write: %w", err)
+		}
+		copied += int64(n)
+	}
+	return copied, nil
+}
+
+func writeAll(fd int, p []byte) error {
+	for len(p) > 0 {
+		n, err := unix.Write(fd, p)
+		if err != nil && err != unix.EINTR {
+			return err
+		}
+		p = p[max(n, 0):]
+	}
+	return nil
+}

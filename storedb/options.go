@@ -1,0 +1,112 @@
+package storedb
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"time"
+)
+
+// Verify says what is checked of the files that have been placed.
+type Verify string
+
+const (
+	// VerifyNone takes the source for what its registration says.
+	VerifyNone Verify = "none"
+	// VerifyHash reads each new path in the destination and compares the hash
+	// and size of its archive with the registered ones.
+	VerifyHash Verify = "hash"
+)
+
+// Options says what to import, from where, and into which store.
+type Options struct {
+	ClosureInfo string // directory built by closureInfo
+	From        string // root of the store that has the files; empty means /
+	Store       string // root of the store to import into; made if missing
+	Method      Method // empty means MethodAuto
+	Verify      Verify // empty means VerifyNone
+	Jobs        int    // workers; 0 or less means one for each CPU
+	DryRun      bool   // only find out what an import would do
+
+	// Progress, if not nil, is called at the beginning of each phase and
+	// whenever a path has been dealt with, one call at a time. It must return
+	// soon: the import waits for it.
+	Progress func(Progress)
+}
+
+// Phase is a step of an import.
+type Phase string
+
+// The phases, in their order. An import that finds nothing to do ends after
+// the first.
+const (
+	PhaseLock     Phase = "lock"     // waiting for others who use the store
+	PhasePlace    Phase = "place"    // copying files
+	PhaseVerify   Phase = "verify"   // hashing them; with VerifyHash only
+	PhaseRegister Phase = "register" // writing the database
+)
+
+// Progress is how far a phase has come.
+type Progress struct {
+	Phase      Phase
+	Paths      int   // store paths dealt with
+	TotalPaths int   // store paths that are not in the store yet
+	Bytes      int64 // sizes of the archives of Paths
+	TotalBytes int64 // and of TotalPaths
+}
+
+// Summary is what an import did, or what it would do.
+type Summary struct {
+	Paths        int   `json:"paths"`        // in the closure
+	AlreadyValid int   `json:"alreadyValid"` // of these, in the store before
+	Placed       int   `json:"placed"`       // of these, new
+	NarBytes     int64 `json:"narBytes"`     // sizes of the archives of the new ones
+
+	// Files of the new paths, by how their contents came to be there.
+	Reflinked  int64 `json:"reflinkedFiles"`
+	Copied     int64 `json:"copiedFiles"`
+	HardLinked int64 `json:"hardLinkedFiles"` // to another file of this import
+
+	DryRun bool `json:"dryRun"` // nothing was done
+
+	// How long the phases took, and all of it, in nanoseconds.
+	Place    time.Duration `json:"placeNs"`
+	Verify   time.Duration `json:"verifyNs"`
+	Register time.Duration `json:"registerNs"`
+	Total    time.Duration `json:"totalNs"`
+}
+
+// withDefaults checks o and fills in what was left empty.
+func (o Options) withDefaults() (Options, error) {
+	if o.From == "" {
+		o.From = "/"
+	}
+	if o.Method == "" {
+		o.Method = MethodAuto
+	}
+	if o.Verify == "" {
+		o.Verify = VerifyNone
+	}
+	if o.Jobs <= 0 {
+		o.Jobs = runtime.GOMAXPROCS(0)
+	}
+	if o.Progress == nil {
+		o.Progress = func(Progress) {}
+	}
+	if !slices.Contains([]Method{MethodAuto, MethodReflink, MethodCopy}, o.Method) {
+		return o, fmt.Errorf("import: unknown method %q", o.Method)
+	}
+	if !slices.Contains([]Verify{VerifyNone, VerifyHash}, o.Verify) {
+		return o, fmt.Errorf("import: unknown verification %q", o.Verify)
+	}
+	if o.Store == "" {
+		return o, errors.New("import: no store given")
+	}
+	var err error
+	if o.Store, err = filepath.Abs(o.Store); err != nil {
+		return o, fmt.Errorf("import: %w", err)
+	}
+	return o, nil
+}

@@ -1,0 +1,377 @@
+package storedb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+)
+
+// Metadata that Nix gives everything in a store. Only the first of them is
+// covered by a path's hash.
+const (
+	modeExecutable = 0o555 // also that of directories
+	modeRegular    = 0o444
+	mtime          = 1 // seconds after the epoch
+)
+
+// maxDepth bounds the nesting of directories, and with it the file descriptors
+// that copying takes, as package nar does for archives.
+const maxDepth = 256
+
+// A placer copies files, directories and symbolic links from one directory to
+// another, canonicalising their metadata.
+//
+// The unit of work is one entry of one directory. Directories that have entries
+// nobody has begun lie on a stack; each worker takes the next entry of the
+// topmost one. So all workers share even a single large tree, while no more
+// directories are open than the trees are deep, times the workers.
+type placer struct {
+	method Method
+	stats  placeStats
+	done   func(i int) // called when entry i of the root directory is complete
+
+	mu      sync.Mutex
+	changed sync.Cond    // stack or open or stopped has changed
+	stack   []*directory // directories with entries not yet begun
+	open    map[*directory]bool
+	stopped bool
+
+	devices sync.Map // of source device numbers: *abilities
+	inodes  sync.Map // of inode: *firstLink
+}
+
+// placeStats counts files by how they were made.
+type placeStats struct{ reflinked, copied, hardLinked atomic.Int64 }
+
+// directory is one that is being copied.
+type directory struct {
+	parent     *directory // nil for the root
+	index      int        // of this directory in parent
+	depth      int
+	src, dst   int      // open
+	from, to   []string // names of entries; the same below the root
+	next       int      // the first entry not yet begun
+	unfinished int      // entries not yet complete
+}
+
+type inode struct{ dev, ino uint64 }
+
+// firstLink is the copy of a file that has several links in the source.
+type firstLink struct {
+	mu   sync.Mutex // held while the copy is made
+	path string     // of the copy, relative to the root's destination; empty if there is none
+}
+
+type worker struct {
+	*placer
+	buf []byte
+}
+
+// place copies the entries from of the open directory src to the names to in
+// the open directory dst, where they do not exist yet, with the given number of
+// workers. After an error, what has been made is left to the caller to remove.
+func (p *placer) place(ctx context.Context, src, dst int, from, to []string, jobs int) error {
+	p.changed.L = &p.mu
+	p.open = map[*directory]bool{}
+	root := &directory{src: src, dst: dst, from: from, to: to, unfinished: len(from)}
+	if len(from) > 0 {
+		p.push(root)
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	stop := context.AfterFunc(ctx, func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.stopped = true
+		p.changed.Broadcast()
+	})
+	defer stop()
+	for range jobs {
+		group.Go(func() error {
+			w := &worker{placer: p}
+			for {
+				d, i := p.claim()
+				if d == nil {
+					return ctx.Err()
+				}
+				if err := w.entry(ctx, d, i); err != nil {
+					return err
+				}
+			}
+		})
+	}
+	err := group.Wait()
+	for d := range p.open {
+		if d != root {
+			unix.Close(d.src)
+			unix.Close(d.dst)
+		}
+	}
+	return err
+}
+
+// push makes the entries of d available to all workers.
+func (p *placer) push(d *directory) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.open[d] = true
+	if len(d.from) > 0 {
+		p.stack = append(p.stack, d)
+	}
+	p.changed.Broadcast()
+}
+
+// claim returns the next entry to copy. It waits while there is none but others
+// may turn up; it returns nil when all is copied or copying is to stop.
+func (p *placer) claim() (*directory, int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for len(p.stack) == 0 && len(p.open) > 0 && !p.stopped {
+		p.changed.Wait()
+	}
+	if len(p.stack) == 0 || p.stopped {
+		return nil, 0
+	}
+	d := p.stack[len(p.stack)-1]
+	i := d.next
+	if d.next++; d.next == len(d.from) {
+		p.stack = p.stack[:len(p.stack)-1]
+	}
+	return d, i
+}
+
+// complete notes that entry i of d is done.
+func (p *placer) complete(d *directory, i int) error {
+	if d.parent == nil {
+		p.done(i)
+	}
+	p.mu.Lock()
+	d.unfinished--
+	last := d.unfinished == 0
+	p.mu.Unlock()
+	if last {
+		return p.finish(d)
+	}
+	return nil
+}
+
+// finish ends a directory whose entries are all complete.
+func (p *placer) finish(d *directory) error {
+	if d.parent != nil {
+		if err := seal(d); err != nil {
+			return err
+		}
+	}
+	p.mu.Lock()
+	delete(p.open, d)
+	p.changed.Broadcast()
+	p.mu.Unlock()
+	if d.parent == nil {
+		return nil
+	}
+	unix.Close(d.src)
+	unix.Close(d.dst)
+	return p.complete(d.parent, d.index)
+}
+
+// seal gives a directory its metadata, which is last because each new entry
+// changes its time, and needs it to be writable.
+func seal(d *directory) error {
+	if err := unix.Fchmod(d.dst, modeExecutable); err != nil {
+		return d.parent.entryError(d.index, "chmod", err)
+	}
+	if err := setTime(d.parent.dst, d.parent.to[d.index]); err != nil {
+		return d.parent.entryError(d.index, "set time of", err)
+	}
+	return nil
+}
+
+// entry copies entry i of d. The source is opened before its type is asked for,
+// so that it cannot change in between.
+func (w *worker) entry(ctx context.Context, d *directory, i int) error {
+	fd, err := openAt(d.src, d.from[i], openFlags, 0)
+	if err == unix.ELOOP {
+		return w.symlink(d, i)
+	}
+	if err != nil {
+		return d.entryError(i, "open", err)
+	}
+	var st unix.Stat_t
+	if err = unix.Fstat(fd, &st); err != nil {
+		unix.Close(fd)
+		return d.entryError(i, "stat", err)
+	}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFDIR:
+		return w.directory(d, i, fd)
+	case unix.S_IFREG:
+		defer unix.Close(fd)
+		return w.regular(ctx, d, i, fd, &st)
+	}
+	unix.Close(fd)
+	return d.entryError(i, "copy", errors.New("not a regular file, directory or symbolic link"))
+}
+
+func (w *worker) symlink(d *directory, i int) error {
+	buf := make([]byte, unix.PathMax)
+	n, err := unix.Readlinkat(d.src, d.from[i], buf)
+	if err != nil {
+		return d.entryError(i, "readlink", err)
+	}
+	if err := unix.Symlinkat(string(buf[:n]), d.dst, d.to[i]); err != nil {
+		return d.entryError(i, "symlink", err)
+	}
+	if err := setTime(d.dst, d.to[i]); err != nil {
+		return d.entryError(i, "set time of", err)
+	}
+	return w.complete(d, i)
+}
+
+// directory makes a directory and hands its entries to all workers. It owns src,
+// the open source.
+func (w *worker) directory(d *directory, i, src int) error {
+	sub, err := d.enter(i, src)
+	if err != nil {
+		unix.Close(src)
+		return err
+	}
+	w.push(sub)
+	if len(sub.from) == 0 {
+		return w.finish(sub)
+	}
+	return nil
+}
+
+// enter makes the directory that is entry i of d.
+func (d *directory) enter(i, src int) (*directory, error) {
+	if d.depth == maxDepth {
+		return nil, d.entryError(i, "copy", fmt.Errorf("nested deeper than %d directories", maxDepth))
+	}
+	names, err := readNames(src)
+	if err != nil {
+		return nil, d.entryError(i, "read", err)
+	}
+	if err := unix.Mkdirat(d.dst, d.to[i], 0o700); err != nil {
+		return nil, d.entryError(i, "mkdir", err)
+	}
+	dst, err := openAt(d.dst, d.to[i], openFlags|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil, d.entryError(i, "open new", err)
+	}
+	return &directory{
+		parent: d, index: i, depth: d.depth + 1,
+		src: src, dst: dst, from: names, to: names, unfinished: len(names),
+	}, nil
+}
+
+// regular copies the open file src, or links to the copy of it that there is.
+func (w *worker) regular(ctx context.Context, d *directory, i, src int, st *unix.Stat_t) error {
+	var err error
+	if st.Nlink == 1 {
+		err = w.file(ctx, d, i, src, st)
+	} else {
+		err = w.linked(ctx, d, i, src, st)
+	}
+	if err != nil {
+		return err
+	}
+	return w.complete(d, i)
+}
+
+// linked copies the first of several links to a file and links the others to
+// that copy.
+func (w *worker) linked(ctx context.Context, d *directory, i, src int, st *unix.Stat_t) error {
+	v, _ := w.inodes.LoadOrStore(inode{st.Dev, st.Ino}, &firstLink{})
+	first := v.(*firstLink)
+	first.mu.Lock()
+	defer first.mu.Unlock()
+	if first.path != "" {
+		err := unix.Linkat(d.root().dst, first.path, d.dst, d.to[i], 0)
+		if err == nil {
+			w.stats.hardLinked.Add(1)
+			return nil
+		}
+		// The file may have as many links as the file system allows, or lie
+		// too deep for a path. A second copy then serves those that follow.
+		if err != unix.EMLINK && err != unix.ENAMETOOLONG {
+			return d.entryError(i, "link", err)
+		}
+	}
+	if err := w.file(ctx, d, i, src, st); err != nil {
+		return err
+	}
+	first.path = d.target(i)
+	return nil
+}
+
+// file makes a copy of the open file src.
+func (w *worker) file(ctx context.Context, d *directory, i, src int, st *unix.Stat_t) error {
+	dst, err := openAt(d.dst, d.to[i], unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return d.entryError(i, "create", err)
+	}
+	mode := uint32(modeRegular)
+	if st.Mode&unix.S_IXUSR != 0 {
+		mode = modeExecutable
+	}
+	err = w.contents(ctx, dst, src, st)
+	if err == nil {
+		err = unix.Fchmod(dst, mode)
+	}
+	if closeErr := unix.Close(dst); err == nil {
+		err = closeErr // a network file system reports a full disk here
+	}
+	if err == nil {
+		err = setTime(d.dst, d.to[i])
+	}
+	if err != nil {
+		return d.entryError(i, "place", err)
+	}
+	return nil
+}
+
+// setTime sets the canonical modification time and leaves the access time.
+func setTime(dir int, name string) error {
+	times := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Sec: mtime}}
+	return unix.UtimesNanoAt(dir, name, times, unix.AT_SYMLINK_NOFOLLOW)
+}
+
+func (p *placer) abilities(dev uint64) *abilities {
+	if a, ok := p.devices.Load(dev); ok {
+		return a.(*abilities)
+	}
+	a, _ := p.devices.LoadOrStore(dev, &abilities{})
+	return a.(*abilities)
+}
+
+func (d *directory) root() *directory {
+	for d.parent != nil {
+		d = d.parent
+	}
+	return d
+}
+
+// target is the path of entry i in the destination of the root.
+func (d *directory) target(i int) string {
+	if d.parent == nil {
+		return d.to[i]
+	}
+	return d.parent.target(d.index) + "/" + d.to[i]
+}
+
+// source is the path of d below the source of the root.
+func (d *directory) source() string {
+	if d.parent == nil {
+		return ""
+	}
+	return d.parent.source() + d.parent.from[d.index] + "/"
+}
+
+func (d *directory) entryError(i int, op string, err error) error {
+	return &fs.PathError{Op: op, Path: d.source() + d.from[i], Err: err}
+}

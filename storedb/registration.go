@@ -1,0 +1,211 @@
+package storedb
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"strconv"
+
+	"github.com/nix-community/go-nix/pkg/nixhash"
+)
+
+// Hash is the SHA-256 digest of a path's archive.
+type Hash [sha256.Size]byte
+
+// PathInfo is what a registration says of one store path.
+type PathInfo struct {
+	Path       string
+	NarHash    Hash
+	NarSize    int64    // bytes of the path's archive; 0 if unknown
+	Deriver    string   // the derivation that built it; empty if unknown
+	References []string // sorted; the path itself is among them if it refers to itself
+
+	line int // where its record begins
+}
+
+// maxLine is more than any valid line takes: a store path has at most 255 bytes.
+const maxLine = 1024
+
+// maxReferences is more than any store path has; a count above it is not
+// followed by that many lines but is a mistake or an attack.
+const maxReferences = 1 << 20
+
+// ParseRegistration reads a registration in the format of nix-store --load-db,
+// with hashes. name is the file's name in errors, which are of type *InputError
+// unless reading fails. A record that occurs twice is returned once; two records
+// that contradict each other are an error. References are not resolved here.
+func ParseRegistration(r io.Reader, name string) ([]PathInfo, error) {
+	p := &parser{lines: lineReader{r: bufio.NewReaderSize(r, maxLine), name: name}, checked: map[string]string{}}
+	var infos []PathInfo
+	seen := map[string]int{}
+	for {
+		info, err := p.record()
+		if err == io.EOF {
+			return infos, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		if i, ok := seen[info.Path]; ok {
+			if !infos[i].equal(info) {
+				return nil, p.lines.errorAt(info.line, nil, "%s is registered a second time, differently from line %d", info.Path, infos[i].line)
+			}
+			continue
+		}
+		seen[info.Path] = len(infos)
+		infos = append(infos, info)
+	}
+}
+
+func (i PathInfo) equal(j PathInfo) bool {
+	return i.NarHash == j.NarHash && i.NarSize == j.NarSize && i.Deriver == j.Deriver && slices.Equal(i.References, j.References)
+}
+
+type parser struct {
+	lines lineReader
+	// Paths that have been checked, so that each is checked and stored once
+	// however often it is referred to.
+	checked map[string]string
+}
+
+// record reads one record. It returns io.EOF if there is none.
+func (p *parser) record() (PathInfo, error) {
+	line, err := p.lines.next()
+	if err != nil {
+		return PathInfo{}, err
+	}
+	info := PathInfo{line: p.lines.line}
+	if info.Path, err = p.storePath(line, "path"); err != nil {
+		return info, err
+	}
+	if info.NarHash, err = p.hash(); err != nil {
+		return info, err
+	}
+	size, err := p.number("narSize", math.MaxInt64)
+	if err != nil {
+		return info, err
+	}
+	info.NarSize = int64(size)
+	if line, err = p.field("deriver"); err != nil {
+		return info, err
+	}
+	if len(line) > 0 {
+		if info.Deriver, err = p.storePath(line, "deriver"); err != nil {
+			return info, err
+		}
+		if !isDerivation(info.Deriver) {
+			return info, p.lines.errorf("deriver %q does not end in .drv", info.Deriver)
+		}
+	}
+	count, err := p.number("number of references", maxReferences)
+	if err != nil {
+		return info, err
+	}
+	for range count {
+		if line, err = p.field("reference"); err != nil {
+			return info, err
+		}
+		reference, err := p.storePath(line, "reference")
+		if err != nil {
+			return info, err
+		}
+		info.References = append(info.References, reference)
+	}
+	slices.Sort(info.References)
+	info.References = slices.Compact(info.References)
+	return info, nil
+}
+
+// field reads a line inside a record, where the file must not end.
+func (p *parser) field(what string) ([]byte, error) {
+	line, err := p.lines.next()
+	if err == io.EOF {
+		return nil, p.lines.errorAt(p.lines.line+1, io.ErrUnexpectedEOF, "the file ends where the %s of a path is expected", what)
+	}
+	return line, err
+}
+
+func (p *parser) storePath(line []byte, what string) (string, error) {
+	if path, ok := p.checked[string(line)]; ok {
+		return path, nil
+	}
+	path := string(line)
+	if err := CheckStorePath(path); err != nil {
+		return "", p.lines.errorAt(p.lines.line, err, "%s %v", what, err)
+	}
+	p.checked[path] = path
+	return path, nil
+}
+
+// hash accepts every form that Nix does: sha256: or nothing before hexadecimal,
+// nix32 or base64, and sha256- before base64.
+func (p *parser) hash() (Hash, error) {
+	line, err := p.field("narHash")
+	if err != nil {
+		return Hash{}, err
+	}
+	algorithm := nixhash.SHA256
+	h, err := nixhash.ParseAny(string(line), &algorithm)
+	if err != nil {
+		return Hash{}, p.lines.errorAt(p.lines.line, err, "narHash %q is not a SHA-256 hash", line)
+	}
+	// Base64 of 33 bytes has as many characters as that of 32.
+	if len(h.Digest()) != sha256.Size {
+		return Hash{}, p.lines.errorf("narHash %q is not a SHA-256 hash", line)
+	}
+	return Hash(h.Digest()), nil
+}
+
+func (p *parser) number(what string, limit uint64) (uint64, error) {
+	line, err := p.field(what)
+	if err != nil {
+		return 0, err
+	}
+	n, err := strconv.ParseUint(string(line), 10, 64)
+	if errors.Is(err, strconv.ErrSyntax) {
+		return 0, p.lines.errorAt(p.lines.line, err, "%s %q is not a decimal number", what, line)
+	}
+	if err != nil || n > limit {
+		return 0, p.lines.errorAt(p.lines.line, err, "%s %q is more than %d", what, line, limit)
+	}
+	return n, nil
+}
+
+// lineReader reads lines of bounded length and knows their numbers.
+type lineReader struct {
+	r    *bufio.Reader
+	name string
+	line int
+}
+
+// next returns the next line without its newline; it is valid until the next
+// call. Nix takes a last line without a newline for a file that was cut off,
+// and so does this.
+func (l *lineReader) next() ([]byte, error) {
+	line, err := l.r.ReadSlice('\n')
+	switch {
+	case err == io.EOF && len(line) == 0:
+		return nil, io.EOF
+	case err == io.EOF:
+		return nil, l.errorAt(l.line+1, io.ErrUnexpectedEOF, "the last line does not end in a newline: the file has been cut off")
+	case errors.Is(err, bufio.ErrBufferFull):
+		return nil, l.errorAt(l.line+1, err, "line has more than %d bytes", maxLine)
+	case err != nil:
+		return nil, fmt.Errorf("read %s: %w", l.name, err)
+	}
+	l.line++
+	return bytes.TrimSuffix(line, []byte{'\n'}), nil
+}
+
+func (l *lineReader) errorf(format string, args ...any) error {
+	return l.errorAt(l.line, nil, format, args...)
+}
+
+func (l *lineReader) errorAt(line int, err error, format string, args ...any) error {
+	return &InputError{File: l.name, Line: line, Reason: fmt.Sprintf(format, args...), Err: err}
+}
