@@ -36,21 +36,18 @@ func (n *Nix) Build(ctx context.Context, installable, link string) (*Result, err
 }
 
 // Find reads the manifest at path, which is a manifest or a build result that
-// holds one.
+// holds one. That there is no manifest, or a bad one, is a
+// *[suite.ManifestError].
 func Find(path string) (*Result, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
 		return nil, err
 	}
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, fmt.Errorf("looking for a manifest: %w", err)
-	}
-	if info.IsDir() {
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
 		dir := path
 		path = filepath.Join(dir, manifestFile)
 		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("%s has no %s\nhint: build %s, or another installable made by vm-prebuild's Nix functions", dir, manifestFile, DefaultBuild)
+			return nil, &suite.ManifestError{Path: path, Err: fmt.Errorf("%s holds none\nhint: build %s, or another installable made by vm-prebuild's Nix functions", dir, DefaultBuild)}
 		}
 	}
 	m, err := suite.ReadManifest(path)

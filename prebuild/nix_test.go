@@ -188,7 +188,7 @@ func TestBuild(t *testing.T) {
 	if !strings.Contains(log.String(), "making it") {
 		t.Errorf("the builder's output is not in the log: %q", log.String())
 	}
-	if _, err := nix.Build(t.Context(), url+"#empty", link); err == nil || !strings.Contains(err.Error(), "has no manifest.json\nhint: build .#run-vm-tests-with-cache") {
+	if _, err := nix.Build(t.Context(), url+"#empty", link); err == nil || !strings.Contains(err.Error(), "result holds none\nhint: build .#run-vm-tests-with-cache") {
 		t.Errorf("no manifest: %v", err)
 	}
 	if _, err := nix.Build(t.Context(), url+"#bad", link); err == nil || !strings.Contains(err.Error(), "nix build: builder for '") {
@@ -232,8 +232,13 @@ func TestNoNix(t *testing.T) {
 
 func TestFind(t *testing.T) {
 	dir := t.TempDir()
-	if _, err := Find(filepath.Join(dir, "none")); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("got %v", err)
+	for path, want := range map[string]string{
+		filepath.Join(dir, "none"): "none: no such file or directory",
+		dir:                        dir + " holds none",
+	} {
+		if _, err := Find(path); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %s", err, want)
+		}
 	}
 	path := filepath.Join(dir, "manifest.json")
 	if err := os.WriteFile(path, []byte("{}"), 0o600); err != nil {

@@ -6,11 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"regexp"
-
-	"golang.org/x/term"
 
 	"vm-prebuild/cmd/internal/cli"
 	"vm-prebuild/testrun/suite"
@@ -68,7 +64,7 @@ func (c *command) Run(ctx context.Context, out *cli.IO) error {
 	if c.List {
 		return list(out, manifest, names, c.JSON)
 	}
-	console := suite.NewConsole(out.Stderr, terminalWidth(out.Stderr))
+	console := suite.NewConsole(out.Stderr, out.Width())
 	report, err := suite.Run(ctx, manifest, names, suite.Options{
 		OutputDir: c.Output, Jobs: c.Jobs, Progress: console.Progress,
 	})
@@ -121,20 +117,4 @@ func list(out *cli.IO, manifest *suite.Manifest, names []string, asJSON bool) er
 		}
 	}
 	return nil
-}
-
-// terminalWidth returns a function that says how wide the terminal behind w is,
-// nil when there is none.
-func terminalWidth(w io.Writer) func() int {
-	f, ok := w.(*os.File)
-	if !ok || !term.IsTerminal(int(f.Fd())) || os.Getenv("TERM") == "dumb" {
-		return nil
-	}
-	return func() int {
-		width, _, err := term.GetSize(int(f.Fd()))
-		if err != nil {
-			return 80
-		}
-		return width
-	}
 }

@@ -6,10 +6,8 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -35,6 +33,10 @@ type App struct {
 	Description string    // what the tool does, in a sentence or two
 	Examples    []Example // shown by --help and in the man page
 	ExitStatus  []Status  // meanings of the exit codes; nil means [DefaultStatus]
+
+	// Rewrite changes the arguments before they are parsed, for what kong cannot
+	// express; may be nil.
+	Rewrite func(args []string) []string
 }
 
 // Example is a command line and what it does.
@@ -54,18 +56,6 @@ func DefaultStatus() []Status {
 		{ExitUsage, "wrong usage or configuration"},
 		{ExitInfrastructure, "something needed failed: nix, a machine, the disk"},
 	}
-}
-
-// IO is where a command writes. Results go to Stdout, all the rest to Stderr.
-// A command gets it by naming *cli.IO among the parameters of its Run method.
-type IO struct{ Stdout, Stderr io.Writer }
-
-// JSON prints v as a result, indented.
-func (o *IO) JSON(v any) error {
-	enc := json.NewEncoder(o.Stdout)
-	enc.SetEscapeHTML(false)
-	enc.SetIndent("", "  ")
-	return enc.Encode(v)
 }
 
 // exitError is an error that decides the exit code.
@@ -132,6 +122,9 @@ func (a App) Run(ctx context.Context, grammar any, args []string, out *IO) int {
 			return a.fail(out, err)
 		}
 		return ExitOK
+	}
+	if a.Rewrite != nil {
+		args = a.Rewrite(args)
 	}
 	parsed, err := parser.Parse(args)
 	if exited {

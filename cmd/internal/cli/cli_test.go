@@ -110,6 +110,16 @@ func TestRun(t *testing.T) {
 	}
 }
 
+func TestRewrite(t *testing.T) {
+	var out, errOut bytes.Buffer
+	shout := app
+	shout.Rewrite = func(args []string) []string { return append([]string{"plan"}, strings.ToUpper(args[0])) }
+	code := shout.Run(t.Context(), &grammar{}, []string{"x"}, &cli.IO{Stdout: &out, Stderr: &errOut})
+	if code != 0 || !strings.Contains(out.String(), `"X"`) {
+		t.Errorf("exit %d, stdout %q, stderr %q", code, out.String(), errOut.String())
+	}
+}
+
 func TestRunWithoutCommands(t *testing.T) {
 	code, stdout, stderr := run(t.Context(), &single{}, "--jobs=3", "file")
 	if code != 0 || stdout != "file 3\n" || stderr != "" {

@@ -1,0 +1,58 @@
+// Command vm-prebuild plans, builds, lists and imports prebuilt NixOS VM tests,
+// see [vm-prebuild/prebuild].
+package main
+
+import (
+	"slices"
+
+	"vm-prebuild/cmd/internal/cli"
+	"vm-prebuild/prebuild"
+)
+
+type command struct {
+	Plan   planCommand   `cmd:"" help:"Say what would be built or fetched for each VM test."`
+	Build  buildCommand  `cmd:"" help:"Build all that the VM tests need, and the command that runs them."`
+	List   listCommand   `cmd:"" help:"List the tests that were prebuilt."`
+	Import importCommand `cmd:"" help:"Bring the closure of prebuilt tests into another Nix store."`
+}
+
+func main() {
+	cli.App{
+		Name:        "vm-prebuild",
+		Description: "Prebuild NixOS VM tests, so that running them costs what their assertions cost.",
+		Examples: []cli.Example{
+			{Text: "What do the tests of this flake still need?", Command: "vm-prebuild plan"},
+			{Text: "Build them with another nixpkgs, then run them", Command: "vm-prebuild build -- --override-input nixpkgs path:../nixpkgs && result/bin/run-vm-tests"},
+			{Text: "Bring them into the store of a machine image", Command: "vm-prebuild import --store /mnt result"},
+		},
+		ExitStatus: []cli.Status{
+			{Code: cli.ExitOK, Meaning: "success"},
+			{Code: cli.ExitUsage, Meaning: "wrong usage, a bad manifest, or an installable without VM tests"},
+			{Code: cli.ExitInfrastructure, Meaning: "nix failed, or a store could not be written"},
+		},
+		Rewrite: nixArgs,
+	}.Main(&command{})
+}
+
+// nixOptions are the flags of commands that call nix.
+type nixOptions struct {
+	NixArg []string `sep:"none" placeholder:"ARG" help:"Pass ARG to nix. Can be repeated; all arguments after -- are passed, too."`
+}
+
+func (o nixOptions) nix(out *cli.IO) *prebuild.Nix {
+	return &prebuild.Nix{Args: o.NixArg, Log: out.Stderr}
+}
+
+// nixArgs turns the arguments after "--" of commands that call nix into values
+// of --nix-arg. (For kong they would be positional arguments.)
+func nixArgs(args []string) []string {
+	at := slices.Index(args, "--")
+	if at < 1 || args[0] != "plan" && args[0] != "build" {
+		return args
+	}
+	rewritten := slices.Clone(args[:at])
+	for _, arg := range args[at+1:] {
+		rewritten = append(rewritten, "--nix-arg="+arg)
+	}
+	return rewritten
+}

@@ -1,0 +1,46 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"vm-prebuild": main})
+}
+
+func TestScript(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script",
+		// [nix] holds when there is a real Nix, which CI must have.
+		Condition: func(cond string) (bool, error) {
+			if cond != "nix" {
+				return false, fmt.Errorf("unknown condition %q", cond)
+			}
+			_, err := exec.LookPath("nix")
+			if err != nil && os.Getenv("CI") != "" {
+				return false, err
+			}
+			return err == nil, nil
+		},
+	})
+}
+
+func TestNixArgs(t *testing.T) {
+	for _, tt := range []struct{ args, want []string }{
+		{[]string{"plan", "--json", "--", "--store", "a b,c"}, []string{"plan", "--json", "--nix-arg=--store", "--nix-arg=a b,c"}},
+		{[]string{"build", "x", "--"}, []string{"build", "x"}},
+		{[]string{"list", "--", "-x"}, []string{"list", "--", "-x"}},
+		{[]string{"--", "plan"}, []string{"--", "plan"}},
+		{nil, nil},
+	} {
+		if got := nixArgs(tt.args); !slices.Equal(got, tt.want) {
+			t.Errorf("%q: got %q, want %q", tt.args, got, tt.want)
+		}
+	}
+}
