@@ -25,22 +25,22 @@ type Options struct {
 	JUnit       string      // file for a JUnit report, below OutDir; "" for none
 }
 
-// Result says how a test ended when it did not pass.
-type Result struct {
+// RunError says how a test ended that did not pass.
+type RunError struct {
 	Err  error
 	code int
 }
 
-func (r *Result) Error() string { return r.Err.Error() }
-func (r *Result) Unwrap() error { return r.Err }
+func (r *RunError) Error() string { return r.Err.Error() }
+func (r *RunError) Unwrap() error { return r.Err }
 
 // ExitCode is 1 when the test failed, 2 when its script could not be compiled,
 // 3 when a machine or the interpreter gave out, 124 at the global time-out,
 // and whatever the script gave to sys.exit.
-func (r *Result) ExitCode() int { return r.code }
+func (r *RunError) ExitCode() int { return r.code }
 
 // Run runs one test. The error is nil when the test passed, a *[ConfigError]
-// when it could not begin as described, and a *[Result] when it did not pass.
+// when it could not begin as described, and a *[RunError] when it did not pass.
 // When ctx ends, the test is given up and everything cleaned.
 func Run(ctx context.Context, cfg Config, o Options) (err error) {
 	if err := cfg.check(); err != nil {
@@ -69,7 +69,7 @@ func Run(ctx context.Context, cfg Config, o Options) (err error) {
 	}
 	d, err := newDriver(ctx, cfg, bus, &serial)
 	if err != nil {
-		return &Result{Err: err, code: 3}
+		return &RunError{Err: err, code: 3}
 	}
 	begin := time.Now()
 	err = d.run(ctx, o.Interactive)
@@ -112,11 +112,11 @@ func (d *driver) run(ctx context.Context, interactive bool) error {
 }
 
 // judge finds the exit code that belongs to what ended a test.
-func judge(err error) *Result {
+func judge(err error) *RunError {
 	var failure *script.Failure
 	switch {
 	case errors.Is(err, ErrGlobalTimeout):
-		return &Result{Err: err, code: 124}
+		return &RunError{Err: err, code: 124}
 	case errors.As(err, &failure):
 		code := 1
 		switch failure.Kind {
@@ -128,7 +128,7 @@ func judge(err error) *Result {
 			code = failure.ExitCode
 		case script.KindAssertion, script.KindException:
 		}
-		return &Result{Err: fmt.Errorf("test failed: %w", err), code: code}
+		return &RunError{Err: fmt.Errorf("test failed: %w", err), code: code}
 	}
-	return &Result{Err: err, code: 3}
+	return &RunError{Err: err, code: 3}
 }

@@ -1,6 +1,7 @@
 package report
 
 import (
+	"encoding/xml"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -106,7 +107,10 @@ func (j *JUnit) Close() error {
 		return fmt.Errorf("JUnit report %s: %w", j.file, err)
 	}
 	defer os.Remove(tmp.Name())
-	err = all.WriteXML(tmp)
+	_, err = tmp.WriteString(xml.Header)
+	if err == nil {
+		err = all.WriteXML(tmp)
+	}
 	if err == nil {
 		err = tmp.Chmod(0o644)
 	}

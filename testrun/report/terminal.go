@@ -40,7 +40,7 @@ func (t *Terminal) Handle(r event.Record) {
 	case event.Log:
 		switch {
 		case !e.Always && e.Level < t.level:
-		case e.Level == event.Debug:
+		case e.Level == event.Debug && !e.Always:
 			t.line("", t.paint(dim, from(e.Machine)+e.Text))
 		default:
 			t.line(from(e.Machine), e.Text)

@@ -8,13 +8,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"vm-prebuild/testrun/reaper"
 )
 
 // child is a driver process to be.
@@ -30,24 +31,18 @@ type child struct {
 // runGroup runs c as the leader of a new process group and waits for its end.
 // When ctx ends, c gets SIGTERM, so that a driver can end its machines, and
 // after the grace period the group gets SIGKILL. When c has ended, SIGKILL ends
-// what it left in its group. c also dies when this process does.
+// what it left in its group. The group also dies when this process does.
 //
 // The error is about starting the process only.
-func runGroup(ctx context.Context, c child) (*os.ProcessState, error) {
+func runGroup(ctx context.Context, reap *reaper.Reaper, c child) (*os.ProcessState, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, context.Cause(ctx)
 	}
-	// The kernel sends the death signal when the thread that made the child ends,
-	// so this thread has to live as long as the child.
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-
 	cmd := exec.Command(c.path, c.args...) //nolint:noctx // ended below, more gently than CommandContext would
 	cmd.Dir, cmd.Env = c.dir, c.env
 	// A file, not a pipe: Wait would wait for every process that holds a pipe.
 	cmd.Stdout, cmd.Stderr = c.output, c.output
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
+	if err := reap.Spawn(cmd); err != nil {
 		return nil, fmt.Errorf("starting the driver: %w", err)
 	}
 	pid := cmd.Process.Pid
@@ -72,7 +67,7 @@ func runGroup(ctx context.Context, c child) (*os.ProcessState, error) {
 	waitExited(pid)
 	close(exited)
 	ender.Wait()
-	_ = syscall.Kill(-pid, syscall.SIGKILL)
+	reap.Kill(pid)
 	_ = cmd.Wait() // the state says it all
 	return cmd.ProcessState, nil
 }

@@ -41,7 +41,7 @@ func (c *Console) Close() {
 	close(c.stop)
 	c.ticker.Wait()
 	if c.terminal {
-		io.WriteString(c.w, "\r\x1b[K")
+		fmt.Fprint(c.w, "\r\x1b[K")
 	}
 }
 
@@ -66,7 +66,7 @@ func (c *Console) Progress(p Progress) {
 // show prints the end of a test; c.mu is held.
 func (c *Console) show(r *Result) {
 	if c.terminal {
-		io.WriteString(c.w, "\r\x1b[K")
+		fmt.Fprint(c.w, "\r\x1b[K")
 	}
 	fmt.Fprintf(c.w, "%-9s %s (%s, %d/%d)\n", r.Status, r.Name, seconds(r.Duration()), c.done, c.total)
 	if r.Status == Passed {
@@ -87,14 +87,14 @@ func (c *Console) status() {
 	if !c.terminal || len(c.running) == 0 {
 		return
 	}
-	line := fmt.Sprintf("[%d/%d", c.done, c.total)
+	words := []string{fmt.Sprintf("[%d/%d]", c.done, c.total)}
 	if c.bad > 0 {
-		line += fmt.Sprintf(", %d not passed", c.bad)
+		words = append(words, fmt.Sprintf("%d not passed,", c.bad))
 	}
-	line += "]"
 	for _, name := range slices.Sorted(maps.Keys(c.running)) {
-		line += fmt.Sprintf(" %s %ds", name, int(time.Since(c.running[name]).Seconds()))
+		words = append(words, fmt.Sprintf("%s %ds", name, int(time.Since(c.running[name]).Seconds())))
 	}
+	line := strings.Join(words, " ")
 	if width := c.width(); len(line) >= width {
 		line = line[:max(width-1, 0)]
 	}

@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"vm-prebuild/testrun/reaper"
 )
 
 // Status is how a test ended.
@@ -87,6 +89,8 @@ const tailLines = 25
 // Run runs the named tests of m and returns their results. Tests that fail are
 // no error. When ctx ends, running tests are ended, no further one is started,
 // and both the report so far and ctx's cause are returned.
+//
+// The program that calls it has to call [reaper.Main] first of all in main.
 func Run(ctx context.Context, m *Manifest, names []string, o Options) (*Report, error) {
 	tests := make([]Test, len(names))
 	for i, name := range names {
@@ -99,6 +103,11 @@ func Run(ctx context.Context, m *Manifest, names []string, o Options) (*Report, 
 	if err := o.setDefaults(tests); err != nil {
 		return nil, err
 	}
+	reap, err := reaper.Start()
+	if err != nil {
+		return nil, err
+	}
+	defer reap.Close()
 	report := &Report{Results: []Result{}, Started: time.Now()}
 	ended := make(chan Result)
 	queue := newQueue(tests, o.Jobs, o.MemoryMiB)
@@ -113,7 +122,7 @@ func Run(ctx context.Context, m *Manifest, names []string, o Options) (*Report, 
 				break
 			}
 			o.Progress(Progress{Name: names[i], Total: len(names)})
-			go func() { ended <- runTest(ctx, o, names[i], tests[i]) }()
+			go func() { ended <- runTest(ctx, reap, o, names[i], tests[i]) }()
 		}
 		if queue.running == 0 {
 			break
@@ -164,14 +173,14 @@ func (o *Options) setDefaults(tests []Test) error {
 var errDeadline = errors.New("deadline")
 
 // runTest runs one test and never fails: what goes wrong is its result.
-func runTest(ctx context.Context, o Options, name string, t Test) Result {
+func runTest(ctx context.Context, reap *reaper.Reaper, o Options, name string, t Test) Result {
 	start := time.Now()
 	r := Result{Name: name, OutputDir: filepath.Join(o.OutputDir, name)}
 	limit := t.GlobalTimeout() + o.Margin
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, errDeadline)
 	defer cancel()
 
-	state, err := runDriver(ctx, o, &r, t)
+	state, err := runDriver(ctx, reap, o, &r, t)
 	r.DurationSeconds = time.Since(start).Seconds()
 	r.ExitCode = -1
 	if state != nil {
@@ -182,7 +191,7 @@ func runTest(ctx context.Context, o Options, name string, t Test) Result {
 		r.Status, r.Reason = Error, err.Error()
 	case state.Success():
 		r.Status = Passed
-	case cause == errDeadline:
+	case errors.Is(cause, errDeadline):
 		r.Status, r.Reason = TimedOut, fmt.Sprintf("the driver did not end within %v and was killed", limit)
 	case cause != nil:
 		r.Status, r.Reason = Error, cause.Error()
@@ -196,7 +205,7 @@ func runTest(ctx context.Context, o Options, name string, t Test) Result {
 }
 
 // runDriver runs the driver of t in fresh directories.
-func runDriver(ctx context.Context, o Options, r *Result, t Test) (*os.ProcessState, error) {
+func runDriver(ctx context.Context, reap *reaper.Reaper, o Options, r *Result, t Test) (*os.ProcessState, error) {
 	logPath := filepath.Join(r.OutputDir, "log")
 	if err := makeOutputDir(r.OutputDir, logPath); err != nil {
 		return nil, err
@@ -215,7 +224,8 @@ func runDriver(ctx context.Context, o Options, r *Result, t Test) (*os.ProcessSt
 	}
 	// What cannot be removed is no fault of the test.
 	defer os.RemoveAll(runtimeDir)
-	state, err := runGroup(ctx, child{
+	reap.RemoveAtDeath(runtimeDir)
+	state, err := runGroup(ctx, reap, child{
 		path:   t.Driver,
 		args:   []string{"-o", r.OutputDir},
 		dir:    r.OutputDir,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import linecache
 import os
 import re
 
@@ -109,7 +110,6 @@ class Driver:
             for info in init["machines"]
         ]
         self.vlans = [VLan(nr) for nr in init["vlans"]]
-        self.script_text = ""  # of the script as it was last run
         self._test_case = LazyTestCase()
 
     @property
@@ -156,8 +156,8 @@ class Driver:
         print(f"additionally exposed symbols:\n    {names}")
         return {**general, **machines, **vlans}
 
-    def test_script(self) -> None:
-        """Runs the test script."""
+    def run_script(self) -> None:
+        """Runs the test script, for a driver that reports it."""
         path = self._init["script_path"]
         try:
             with open(path, encoding="utf-8") as file:
@@ -165,9 +165,15 @@ class Driver:
             code = compile(text, "<string>", "exec", dont_inherit=True)
         except (OSError, SyntaxError, ValueError) as error:
             raise InvalidScript(path, error) from None
-        self.script_text = text
+        # So that tracebacks have the script's lines.
+        lines = text.splitlines(True)
+        linecache.cache["<string>"] = (len(text), None, lines, "<string>")
+        exec(code, self.test_symbols())
+
+    def test_script(self) -> None:
+        """Runs the test script."""
         with self.log.nested("run the VM test script"):
-            exec(code, self.test_symbols())
+            self.run_script()
 
     def run_tests(self) -> None:
         """Runs the test script, then flushes the disks of running machines."""

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-def outcome(error: BaseException | None, script: str) -> dict[str, Any]:
-    """Returns the last message to the driver; script is the script's text."""
+def outcome(error: BaseException | None) -> dict[str, Any]:
+    """Returns the last message to the driver."""
     if error is None:
         return {"finished": {}}
     if isinstance(error, SystemExit):
@@ -20,18 +20,17 @@ def outcome(error: BaseException | None, script: str) -> dict[str, Any]:
     if isinstance(error, InvalidScript):
         return failed("syntax", str(error), invalid_script(error))
 
-    import linecache
     import traceback
 
-    name, text = "<string>", str(error)
-    linecache.cache[name] = (len(script), None, script.splitlines(True), name)
+    text = str(error)
     account = traceback.TracebackException.from_exception(error)
     message = ": ".join(filter(None, [type(error).__name__, text]))
     if isinstance(error, RequestedAssertionFailed):
         lines = ["Traceback (most recent call last):"]
         for frame in account.stack:
-            if frame.filename == name:
-                lines.append(f'  File "{name}", line {frame.lineno}, in {frame.name}')
+            if frame.filename == "<string>":
+                where = f"line {frame.lineno}, in {frame.name}"
+                lines.append(f'  File "<string>", {where}')
                 lines.append(f"    {frame.line}")
         lines += ["", *message.rstrip("\n").split("\n")]
         return failed("assertion", text, lines)

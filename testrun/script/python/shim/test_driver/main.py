@@ -24,7 +24,7 @@ def main(reader: IO[bytes], writer: IO[bytes], init: dict[str, Any]) -> None:
         if init["mode"] == "interact":
             interact(driver)
         else:
-            driver.test_script()
+            driver.run_script()
     except BaseException as e:  # SystemExit and KeyboardInterrupt too
         error = e
     if bridge.forked:
@@ -33,7 +33,7 @@ def main(reader: IO[bytes], writer: IO[bytes], init: dict[str, Any]) -> None:
 
     from test_driver.failure import outcome
 
-    bridge.send(outcome(error, driver.script_text))
+    bridge.send(outcome(error))
 
 
 def interact(driver: Driver) -> None:
