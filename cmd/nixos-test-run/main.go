@@ -89,6 +89,7 @@ func (g *grammar) config() (cfg testrun.Config, err error) {
 
 func main() {
 	reaper.Main()
+	os.Args = append(os.Args[:1:1], argparse(os.Args[1:])...)
 	cli.App{
 		Name:        "nixos-test-run",
 		Description: "Run one NixOS VM test: machines, VLANs and a Python test script.",
