@@ -1,6 +1,7 @@
 package prebuild
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
@@ -105,12 +106,8 @@ func TestNixErrorMessage(t *testing.T) {
 		"warning: x\nerror: y": "y",
 		"error:\n       … while evaluating\n       error: attribute 'x' missing\n       at /f": "attribute 'x' missing",
 	} {
-		if got := nixError("nix eval", text, errExit{}).Error(); got != "nix eval: "+want {
+		if got := nixError("nix eval", text, errors.New("exit status 1")).Error(); got != "nix eval: "+want {
 			t.Errorf("%q: got %q, want %q", text, got, want)
 		}
 	}
 }
-
-type errExit struct{}
-
-func (errExit) Error() string { return "exit status 1" }

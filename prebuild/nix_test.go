@@ -17,9 +17,8 @@ import (
 	"vm-prebuild/testrun/suite"
 )
 
-// needNix gives the test a real Nix with an empty store of its own, and returns
-// the store's directory.
-func needNix(t *testing.T) (storeDir string) {
+// needNix gives the test a real Nix with an empty store of its own.
+func needNix(t *testing.T) {
 	t.Helper()
 	if _, err := exec.LookPath("nix"); err != nil {
 		if os.Getenv("CI") != "" {
@@ -30,9 +29,8 @@ func needNix(t *testing.T) (storeDir string) {
 	dir := t.TempDir()
 	// Nix makes store paths read-only, directories too.
 	t.Cleanup(func() { _ = exec.Command("chmod", "-R", "u+w", dir).Run() })
-	storeDir = filepath.Join(dir, "store")
 	for name, value := range map[string]string{
-		"NIX_STORE_DIR": storeDir,
+		"NIX_STORE_DIR": filepath.Join(dir, "store"),
 		"NIX_STATE_DIR": filepath.Join(dir, "state"),
 		"NIX_LOG_DIR":   filepath.Join(dir, "log"),
 		"NIX_CONF_DIR":  filepath.Join(dir, "conf"),
@@ -42,7 +40,6 @@ func needNix(t *testing.T) (storeDir string) {
 	} {
 		t.Setenv(name, value)
 	}
-	return storeDir
 }
 
 // flake writes a flake without inputs and returns its path as an installable.

@@ -9,6 +9,7 @@ import (
 	"regexp"
 
 	"vm-prebuild/cmd/internal/cli"
+	"vm-prebuild/testrun/reaper"
 	"vm-prebuild/testrun/suite"
 )
 
@@ -24,6 +25,7 @@ type command struct {
 }
 
 func main() {
+	reaper.Main()
 	cli.App{
 		Name:        "run-vm-tests",
 		Description: "Run prebuilt NixOS VM tests, as many at once as cores and memory allow.",

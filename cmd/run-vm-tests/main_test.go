@@ -4,9 +4,12 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"vm-prebuild/testrun/reaper"
 )
 
 func TestMain(m *testing.M) {
+	reaper.Main()
 	testscript.Main(m, map[string]func(){"run-vm-tests": main})
 }
 

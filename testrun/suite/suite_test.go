@@ -8,10 +8,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"vm-prebuild/testrun/reaper"
 )
 
 // patience is how long a test waits for what happens at once on an idle machine.
@@ -210,8 +213,9 @@ func TestRunInterrupted(t *testing.T) {
 	receive(t, lines, "")
 }
 
-// TestMain is also the run that TestKilled kills.
+// TestMain is also the run that TestKilled kills, and its supervisor.
 func TestMain(m *testing.M) {
+	reaper.Main()
 	if driver := os.Getenv("SUITE_TEST_DRIVER"); driver != "" {
 		manifest := manifestOf(map[string]Test{"t": {Driver: driver, GlobalTimeoutSeconds: 3600}})
 		_, err := Run(context.Background(), manifest, []string{"t"}, Options{OutputDir: os.Getenv("SUITE_TEST_OUT")})
@@ -222,12 +226,13 @@ func TestMain(m *testing.M) {
 }
 
 // TestKilled kills a run with SIGKILL, which it cannot act upon; its driver has
-// to die all the same.
+// to die all the same, and nothing may be left in TMPDIR.
 func TestKilled(t *testing.T) {
 	fifo, lines := alive(t)
 	test := fakeDriver(t, fmt.Sprintf(`exec 9>%q; echo up >&9; exec sleep 1000`, fifo))
+	tmp := t.TempDir()
 	cmd := exec.CommandContext(t.Context(), os.Args[0])
-	cmd.Env = append(os.Environ(), "SUITE_TEST_DRIVER="+test.Driver, "SUITE_TEST_OUT="+t.TempDir(), "TMPDIR="+t.TempDir())
+	cmd.Env = append(os.Environ(), "SUITE_TEST_DRIVER="+test.Driver, "SUITE_TEST_OUT="+t.TempDir(), "TMPDIR="+tmp)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -237,4 +242,15 @@ func TestKilled(t *testing.T) {
 	}
 	_ = cmd.Wait()
 	receive(t, lines, "")
+	// The supervisor removes the runtime directory after it has killed.
+	for deadline := time.Now().Add(patience); ; {
+		left, err := os.ReadDir(tmp)
+		if err == nil && len(left) == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("left in TMPDIR: %v, %v", left, err)
+		}
+		runtime.Gosched()
+	}
 }

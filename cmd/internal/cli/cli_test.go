@@ -38,7 +38,7 @@ func (c *planCmd) Run(ctx context.Context, out *cli.IO) error {
 	case "child":
 		return fmt.Errorf("nix failed: %w", exec.CommandContext(ctx, "sh", "-c", "exit 7").Run())
 	case "hint":
-		return errors.New("no such thing\nhint: make one\n")
+		return errors.New("no such thing\nhint: make one")
 	case "wait":
 		fmt.Fprintln(out.Stdout, "ready")
 		<-ctx.Done()
