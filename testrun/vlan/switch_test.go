@@ -204,7 +204,7 @@ func testClose(t *testing.T, s Switch) {
 	if err := c.ctl.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := c.ctl.Read(make([]byte, 1)); err != io.EOF {
+	if n, err := c.ctl.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Errorf("the client reads %d bytes, %v", n, err)
 	}
 	closeSwitch(t, s) // once more is no error

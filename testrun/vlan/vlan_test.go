@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 )
 
 func connectRaw(dir string) (net.Conn, error) {
@@ -208,7 +207,7 @@ func TestEmptyDatagramIsNoEnd(t *testing.T) {
 // Clients come, send and leave while others do the same.
 func TestManyClientsAtOnce(t *testing.T) {
 	v := startVLAN(t)
-	witness := join(t, v)
+	join(t, v) // and never reads
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
@@ -219,8 +218,6 @@ func TestManyClientsAtOnce(t *testing.T) {
 					return
 				}
 				for range 5 {
-					// A full queue is no error of the hub.
-					_ = c.data.SetWriteDeadline(time.Now().Add(patience))
 					if _, err := c.data.Write(newFrame(600, "")); err != nil {
 						t.Error(err)
 					}
@@ -230,12 +227,8 @@ func TestManyClientsAtOnce(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	last := join(t, v)
-	last.send(t, newFrame(61, ""))
-	for range 8*20*5 + 1 {
-		if len(witness.receive(t)) == 61 {
-			return
-		}
+	a, b := join(t, v), join(t, v)
+	a.send(t, newFrame(61, ""))
+	for len(b.receive(t)) != 61 { // frames of those who left may still come
 	}
-	t.Error("the last frame did not arrive")
 }
