@@ -29,7 +29,7 @@ func (o *IO) Width() func() int {
 	}
 	return func() int {
 		width, _, err := term.GetSize(int(f.Fd()))
-		if err != nil {
+		if err != nil || width <= 0 { // a terminal may not know its size
 			return 80
 		}
 		return width
