@@ -95,9 +95,11 @@ func (tr *transcript) Close() error { return nil }
 // fakeCaller answers as machines would, without any.
 type fakeCaller struct {
 	transcript *transcript
-	lastEnv    []string
-	lastDir    string
 	calls      chan script.Request // receives every call when not nil
+
+	mu      sync.Mutex // guards what the last recorded call had
+	lastEnv []string
+	lastDir string
 }
 
 type assertionError string
@@ -173,6 +175,8 @@ func (c *fakeCaller) record(r script.Request) {
 			env = append(env, entry)
 		}
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	where := ""
 	if !slices.Equal(env, c.lastEnv) || r.Env.Dir != c.lastDir && c.lastDir != "" {
 		where = fmt.Sprintf(" with env %q, directory changed: %t", env, r.Env.Dir != c.lastDir)
@@ -355,7 +359,7 @@ func TestCancel(t *testing.T) {
 					}
 				}
 			}()
-			if err := (python.Host{Stdout: w, Stderr: w}).Run(ctx, s); err != cause {
+			if err := (python.Host{Stdout: w, Stderr: w}).Run(ctx, s); !errors.Is(err, cause) {
 				t.Errorf("got %v", err)
 			}
 			cancel(nil)
@@ -426,7 +430,7 @@ func TestLargeMessages(t *testing.T) {
 import threading
 def work():
     for _ in range(3):
-        text = "thread " + "é\n" * 1_000_000
+        text = "thread " + "é\n" * 300_000
         assert machine.execute(text)[1] == "output of " + text + "\n"
 threads = [threading.Thread(target=work) for _ in range(4)]
 failed = []
