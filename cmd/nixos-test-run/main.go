@@ -89,9 +89,9 @@ func (g *grammar) config() (cfg testrun.Config, err error) {
 
 func main() {
 	reaper.Main()
-	os.Args = append(os.Args[:1:1], argparse(os.Args[1:])...)
 	cli.App{
 		Name:        "nixos-test-run",
+		Rewrite:     argparse,
 		Description: "Run one NixOS VM test: machines, VLANs and a Python test script.",
 		Examples: []cli.Example{
 			{Text: "run a test as its wrapper does", Command: "nixos-test-run --config driver-configuration.json -o results"},

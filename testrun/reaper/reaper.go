@@ -3,13 +3,17 @@
 //
 // Two means work together. Every child is started with PR_SET_PDEATHSIG, so
 // the kernel kills it when we die; and a small supervisor process (this very
-// executable, see [Main]) holds the read end of a pipe and kills the process
-// group of every child, grandchildren included, when the pipe breaks.
+// executable, see [Main]) holds the read end of a pipe and, when it breaks,
+// kills the process group of every child and whatever else carries our mark in
+// its environment. The groups are quick to kill; the mark finds what was forked
+// in the moment before we could name its group, or has left it.
 // [Start] starts the supervisor, [Reaper.Spawn] starts children.
 package reaper
 
 import (
 	"bufio"
+	"bytes"
+	"crypto/rand"
 	"fmt"
 	"io"
 	"os"
@@ -22,8 +26,12 @@ import (
 	"syscall"
 )
 
-// supervisorEnv tells a process that it is to be the supervisor.
-const supervisorEnv = "VM_PREBUILD_SUPERVISOR"
+const (
+	// supervisorEnv tells a process that it is to be the supervisor.
+	supervisorEnv = "VM_PREBUILD_SUPERVISOR"
+	// markEnv marks the children of one reaper.
+	markEnv = "VM_PREBUILD_REAPER"
+)
 
 // Main runs the supervisor and exits if this process was started as one, and
 // returns at once otherwise. A program that uses this package calls it first
@@ -33,14 +41,14 @@ func Main() {
 		return
 	}
 	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
-	supervise(os.Stdin)
+	supervise(os.Stdin, os.Getenv(supervisorEnv))
 	os.Exit(0)
 }
 
 // supervise obeys lines of "+PGID" (watch), "-PGID" (forget) and "d DIR"
 // (remove in the end). At the end of its input it kills and removes what is
-// left.
-func supervise(commands io.Reader) {
+// left, processes with the given mark included.
+func supervise(commands io.Reader, mark string) {
 	groups := map[int]bool{}
 	dirs := map[string]bool{}
 	lines := bufio.NewScanner(commands)
@@ -61,14 +69,56 @@ func supervise(commands io.Reader) {
 			_ = syscall.Kill(-pgid, syscall.SIGKILL)
 		}
 	}
+	killMarked(mark)
 	for dir := range dirs {
 		_ = os.RemoveAll(dir)
 	}
 }
 
+// killMarked kills every process with the mark in its environment, until there
+// is none: one may fork while we look.
+func killMarked(mark string) {
+	for range 10 {
+		marked := findMarked(mark)
+		if len(marked) == 0 {
+			return
+		}
+		for _, pid := range marked {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+	}
+}
+
+// findMarked lists the processes with the mark in their environment, except
+// supervisors: that of a driver that we started has its own work to do now.
+func findMarked(mark string) []int {
+	proc, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil
+	}
+	var found []int
+	for _, entry := range proc {
+		pid, err := strconv.Atoi(entry.Name())
+		if err != nil {
+			continue
+		}
+		env, err := os.ReadFile("/proc/" + entry.Name() + "/environ")
+		if err != nil {
+			continue // ended, or not ours
+		}
+		// Entries end in NUL; the first has none in front.
+		env = append([]byte{0}, env...)
+		if bytes.Contains(env, []byte("\x00"+markEnv+"="+mark+"\x00")) && !bytes.Contains(env, []byte("\x00"+supervisorEnv+"=")) {
+			found = append(found, pid)
+		}
+	}
+	return found
+}
+
 // Reaper owns the supervisor and starts children. Its methods are safe for
 // concurrent use.
 type Reaper struct {
+	mark  string
 	spawn chan func()
 	wg    sync.WaitGroup
 	cmd   *exec.Cmd
@@ -90,7 +140,8 @@ func Start() (*Reaper, error) {
 	}
 	defer r.Close()
 	cmd := exec.Command(self)
-	cmd.Env = append(os.Environ(), supervisorEnv+"=1")
+	mark := fmt.Sprintf("%d-%s", os.Getpid(), rand.Text())
+	cmd.Env = append(os.Environ(), supervisorEnv+"="+mark)
 	cmd.Stdin = r
 	// Its own session: a Ctrl-C at the terminal must not reach it.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
@@ -98,7 +149,7 @@ func Start() (*Reaper, error) {
 		w.Close()
 		return nil, fmt.Errorf("starting the supervisor: %w", err)
 	}
-	p := &Reaper{spawn: make(chan func()), cmd: cmd, pipe: w, groups: map[int]bool{}}
+	p := &Reaper{mark: mark, spawn: make(chan func()), cmd: cmd, pipe: w, groups: map[int]bool{}}
 	p.wg.Go(func() {
 		// PR_SET_PDEATHSIG fires when the *thread* that forked ends, so all
 		// forks happen on this one, which lives as long as the reaper.
@@ -118,6 +169,7 @@ func (p *Reaper) Spawn(cmd *exec.Cmd) error {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	}
 	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	cmd.Env = append(cmd.Environ(), markEnv+"="+p.mark)
 	started := make(chan error)
 	p.spawn <- func() { started <- cmd.Start() }
 	if err := <-started; err != nil {
