@@ -157,6 +157,29 @@ var machineCalls = map[string]machineCall{
 	"is_up": func(_ context.Context, g *machine.Guest, _ script.Request) (any, error) {
 		return g.Machine.Running(), nil
 	},
+	"get_attribute": func(_ context.Context, g *machine.Guest, r script.Request) (any, error) {
+		a, err := attributeArgs(r)
+		if err != nil {
+			return nil, err
+		}
+		switch a.Name {
+		case "booted":
+			return g.Machine.Running(), nil
+		case "connected":
+			return g.Connected(), nil
+		}
+		return nil, fmt.Errorf("machine %q: attribute %q cannot be read", g.Machine.Name(), a.Name)
+	},
+	"set_attribute": func(_ context.Context, g *machine.Guest, r script.Request) (any, error) {
+		a, err := attributeArgs(r)
+		if err != nil {
+			return nil, err
+		}
+		if a.Name == "connected" && string(a.Value) == "false" {
+			return none, g.Disconnect()
+		}
+		return nil, fmt.Errorf("machine %q: attribute %q cannot be set to %s", g.Machine.Name(), a.Name, a.Value)
+	},
 	"get_console_log": func(_ context.Context, g *machine.Guest, _ script.Request) (any, error) {
 		return strings.Join(g.Machine.Console(), "\n"), nil
 	},
@@ -347,6 +370,17 @@ func job(verb string) machineCall {
 		}
 		return statusAndOutput(g.Systemctl(ctx, verb+" "+a.Job, a.User))
 	}
+}
+
+type attribute struct {
+	Name  string
+	Value json.RawMessage
+}
+
+func attributeArgs(r script.Request) (attribute, error) {
+	var a attribute
+	err := r.Decode(&a)
+	return a, err
 }
 
 type unit struct {

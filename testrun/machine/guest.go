@@ -193,6 +193,22 @@ func (g *Guest) SetLinks(ctx context.Context, up bool) error {
 	return l.SetLinks(ctx, up)
 }
 
+// Connected reports whether the guest's shell has answered since it booted.
+func (g *Guest) Connected() bool {
+	c, ok := g.Machine.(Connector)
+	return ok && c.Connected()
+}
+
+// Disconnect has the next command wait for the shell's greeting again.
+func (g *Guest) Disconnect() error {
+	c, err := capability[Connector](g.Machine, "lose its shell")
+	if err != nil {
+		return err
+	}
+	c.Disconnect()
+	return nil
+}
+
 // text is a command's output as a script sees it.
 func text(output []byte) string {
 	return strings.ToValidUTF8(string(output), "\uFFFD")

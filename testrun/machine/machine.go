@@ -88,6 +88,13 @@ type (
 	Monitor interface {
 		MonitorCommand(ctx context.Context, line string) (string, error)
 	}
+	// Connector tells whether the guest's shell has answered since it booted,
+	// and can forget that it has: a guest that starts another kernel greets
+	// anew.
+	Connector interface {
+		Connected() bool
+		Disconnect()
+	}
 	// Linker cuts and restores the machine's links to the VLANs.
 	Linker interface {
 		SetLinks(ctx context.Context, up bool) error

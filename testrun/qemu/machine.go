@@ -128,10 +128,17 @@ func (m *Machine) Shell(ctx context.Context) (machine.Shell, error) {
 	return p, err
 }
 
-// Connected reports whether the guest's shell has answered since the last boot.
+// Connected implements machine.Connector.
 func (m *Machine) Connected() bool {
 	p := m.current()
 	return p != nil && p.connected.Load()
+}
+
+// Disconnect implements machine.Connector.
+func (m *Machine) Disconnect() {
+	if p := m.current(); p != nil {
+		p.connected.Store(false)
+	}
 }
 
 // PID is the number of the machine's process; 0 when it does not run.
@@ -216,9 +223,7 @@ func (m *Machine) Reboot(ctx context.Context) error {
 	if _, err := m.MonitorCommand(ctx, "sendkey ctrl-alt-delete"); err != nil {
 		return err
 	}
-	if p := m.current(); p != nil {
-		p.connected.Store(false)
-	}
+	m.Disconnect()
 	return nil
 }
 
