@@ -1,0 +1,76 @@
+# Everything that a fresh Debian 12 machine needs, in two commands, as root:
+#
+#   make demo   prebuild the example's VM tests with real Nix, run them, and show what was saved
+#   make test   everything: lint, unit tests, fuzz seeds, end to end
+#
+# On a machine with Nix: nix build .#run-vm-tests-with-cache, nix flake check.
+
+SHELL       := bash
+.SHELLFLAGS := -euo pipefail -c
+
+GO       ?= go
+BIN      := bin
+CACHE    := .cache
+TOOLS    := nix-closure-import nixos-test-run run-vm-tests vm-prebuild
+LINT     := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+LINT_BIN := $(CACHE)/tools/golangci-lint-v2.15.0
+
+# Static: one file that runs on any machine, in any sandbox. The C library's
+# name service and SQLite's extensions are what a static binary cannot have.
+STATIC := -trimpath -tags netgo,osusergo,sqlite_omit_load_extension \
+          -ldflags '-s -w -linkmode external -extldflags -static'
+
+.PHONY: demo test lint unit e2e bench soak fmt build setup prebuilt clean
+
+demo: setup build
+	nix/offline/demo.sh
+
+test: setup lint unit e2e
+
+# What the machine lacks, from Debian only; done already is done quickly.
+setup:
+	nix/offline/setup.sh
+
+build:
+	CGO_ENABLED=1 $(GO) build $(STATIC) -o $(BIN)/ $(addprefix ./cmd/,$(TOOLS))
+	ln -sf nixos-test-run $(BIN)/nixos-test-driver
+
+lint: $(LINT_BIN)
+	$(GO) vet ./...
+	$(LINT_BIN) run ./...
+
+$(LINT_BIN):
+	mkdir -p $(@D)
+	GOBIN=$(abspath $(@D)) $(GO) install $(LINT)
+	mv $(@D)/golangci-lint $@
+
+# Fuzz targets run their seeds here; "make soak" lets them search.
+unit: setup
+	$(GO) test -timeout 10m $$($(GO) list ./... | grep -v /cmd/e2e)
+
+# The example's tests, prebuilt.
+prebuilt: setup
+	. nix/offline/env.sh && nix build .#run-vm-tests-with-cache \
+	  --override-input nixpkgs path:./nix/offline -o $(CACHE)/prebuilt
+
+e2e: build prebuilt
+	. nix/offline/env.sh && \
+	  VM_PREBUILD_BIN=$(abspath $(BIN)) VM_PREBUILD_MANIFEST=$(abspath $(CACHE))/prebuilt/manifest.json \
+	  $(GO) test -count=1 -timeout 25m -v ./cmd/e2e
+
+bench: setup
+	$(GO) test -run '^$$' -bench . -benchtime 3x ./...
+
+# Each fuzz target searches for a minute.
+soak: test
+	for p in $$($(GO) list ./...); do \
+	  for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz' || true); do \
+	    echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime 60s $$p; \
+	  done; \
+	done
+
+fmt: $(LINT_BIN)
+	$(LINT_BIN) fmt
+
+clean:
+	rm -rf $(BIN) $(CACHE)
