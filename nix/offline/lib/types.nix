@@ -22,6 +22,21 @@ let
   } // attrs;
   simple = name: check: mkType { inherit name check; };
 
+  attrsWith =
+    isPresent: t:
+    mkType {
+      name = "attribute set of ${t.name}";
+      check = builtins.isAttrs;
+      emptyValue.value = { };
+      merge =
+        loc: defs:
+        let
+          pushed = builtins.concatMap lib.pushDownProperties defs;
+          byName = builtins.zipAttrsWith (_: builtins.concatMap lib.dischargeProperties) pushed;
+        in
+        builtins.mapAttrs (n: lib.mergePrioritised (loc ++ [ n ]) t) (lib.filterAttrs isPresent byName);
+    };
+
   types = {
     str = simple "str" builtins.isString;
     bool = simple "bool" builtins.isBool;
@@ -94,22 +109,10 @@ let
           loc: defs:
           builtins.concatMap (d: map (x: lib.evalDefinitions loc t [ x ]) d) defs;
       };
-    attrsOf =
-      t:
-      mkType {
-        name = "attribute set of ${t.name}";
-        check = builtins.isAttrs;
-        emptyValue.value = { };
-        merge =
-          loc: defs:
-          let
-            pushed = builtins.concatMap lib.pushDownProperties defs;
-            byName = builtins.zipAttrsWith (_: xs: builtins.concatMap lib.dischargeProperties xs) pushed;
-            present = lib.filterAttrs (_: xs: xs != [ ]) byName;
-          in
-          builtins.mapAttrs (n: xs: lib.mergePrioritised (loc ++ [ n ]) t xs) present;
-      };
-    lazyAttrsOf = types.attrsOf;
+    attrsOf = attrsWith (_: xs: xs != [ ]);
+    # Keeps the names whose definitions are all mkIf false, and so needs no
+    # value to know the names.
+    lazyAttrsOf = attrsWith (_: _: true);
     # Modules that are merged, not evaluated: somebody imports them later.
     deferredModule = mkType {
       name = "module";

@@ -147,6 +147,23 @@ in
         ${postBuild}
       '';
 
+  # For `nix develop`: an environment with the packages' programs.
+  mkShell =
+    {
+      packages ? [ ],
+      ...
+    }@args:
+    stdenv.mkDerivation (
+      {
+        name = "shell";
+        buildCommand = "export >$out";
+      }
+      // removeAttrs args [ "packages" ]
+      // {
+        nativeBuildInputs = packages ++ args.nativeBuildInputs or [ ];
+      }
+    );
+
   linkFarm =
     name: entries:
     let

@@ -76,7 +76,12 @@ rec {
   gawk = applets "awk" [ "awk" ];
   findutils = applets "findutils" [ "find" "xargs" ];
 
-  python3 = links "python3" [ "python3" ];
+  python3 = links "python3" [ "python3" ] // {
+    # Debian's Python as it is.
+    withPackages =
+      select:
+      if select { } == [ ] then python3 else throw "nix/offline has no Python packages";
+  };
   qemu = links "qemu" [ "qemu-system-x86_64" "qemu-img" ];
   qemu_test = qemu;
   jq = links "jq" [ "jq" ];

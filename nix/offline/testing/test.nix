@@ -108,7 +108,7 @@ in
     };
     test = mkOption {
       type = types.package;
-      description = "Derivation that runs the test.";
+      description = "Derivation that runs the test. nix/run.nix defines it, next to the driver.";
     };
   };
 
@@ -121,22 +121,6 @@ in
     passthru = {
       inherit config;
       inherit (config) driver nodes;
-    };
-    test = lib.lazyDerivation {
-      derivation = hostPkgs.stdenv.mkDerivation {
-        name = "vm-test-run-${config.name}";
-        requiredSystemFeatures = [
-          "nixos-test"
-          "kvm"
-        ];
-        buildCommand = ''
-          mkdir -p $out
-          export LOGFILE=/dev/null
-          ${config.driver}/bin/nixos-test-driver -o $out
-        '';
-        inherit (config) meta passthru;
-      };
-      inherit (config) meta passthru;
     };
   };
 }

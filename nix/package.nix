@@ -1,0 +1,60 @@
+# The Go tools.
+{
+  lib,
+  buildGoModule,
+}:
+let
+  # Only what the Go build reads: a change of nix/ or of an example's test does
+  # not rebuild the tools.
+  notSource = [
+    ".cache"
+    ".ci"
+    ".git"
+    "bin"
+    "docs"
+    "examples"
+    "flake.lock"
+    "flake.nix"
+    "nix"
+    "result"
+    "vendor"
+  ];
+  root = toString ../.;
+in
+buildGoModule {
+  pname = "vm-prebuild";
+  version = "0.1.0";
+  src = builtins.path {
+    name = "vm-prebuild-source";
+    path = ../.;
+    filter = path: _: !(dirOf path == root && builtins.elem (baseNameOf path) notSource);
+  };
+  vendorHash = import ./vendor-hash.nix;
+  subPackages = [
+    "cmd/nix-closure-import"
+    "cmd/nixos-test-run"
+    "cmd/run-vm-tests"
+    "cmd/vm-prebuild"
+  ];
+  # The store database is plain files of ours: no SQLite extensions are loaded.
+  tags = [
+    "netgo"
+    "osusergo"
+    "sqlite_omit_load_extension"
+  ];
+  ldflags = [
+    "-s"
+    "-w"
+  ];
+  # The Go tests start QEMU and Nix; `make test` runs them.
+  doCheck = false;
+  postInstall = ''
+    ln -s nixos-test-run $out/bin/nixos-test-driver
+  '';
+  meta = {
+    description = "NixOS VM tests without the waiting";
+    license = lib.licenses.mit;
+    platforms = lib.platforms.linux;
+    mainProgram = "vm-prebuild";
+  };
+}

@@ -1,0 +1,22 @@
+# run-vm-tests together with the tests that it runs.
+{
+  pkgs,
+  # The package of run-vm-tests.
+  vm-prebuild,
+  # What vm-prebuild.nix returned.
+  prebuilt,
+}:
+pkgs.runCommand "run-vm-tests-with-cache"
+  {
+    nativeBuildInputs = [ pkgs.makeWrapper ];
+    preferLocalBuild = true;
+    passthru = { inherit prebuilt; };
+    meta.mainProgram = "run-vm-tests";
+  }
+  ''
+    mkdir -p $out/bin $out/share/vm-prebuild
+    cp ${prebuilt.manifest} $out/share/vm-prebuild/manifest.json
+    ln -s ${prebuilt.closureInfo} $out/closure-info
+    makeWrapper ${vm-prebuild}/bin/run-vm-tests $out/bin/run-vm-tests \
+      --set-default VM_PREBUILD_MANIFEST $out/share/vm-prebuild/manifest.json
+  ''

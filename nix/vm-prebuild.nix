@@ -1,0 +1,58 @@
+# Prebuilds an attribute set of tests: builds everything that runs before their
+# first assertion, and runs none of them.
+{
+  pkgs,
+  # Attribute set of tests, as runNixOSTest returns them.
+  tests,
+}:
+let
+  inherit (pkgs) lib;
+
+  describe =
+    test:
+    let
+      inherit (test) config;
+      nodes = lib.attrValues config.nodes;
+    in
+    {
+      driver = "${test.driver}/bin/nixos-test-driver";
+      # Its name only: whoever has the manifest needs not have the derivation.
+      derivation = builtins.unsafeDiscardStringContext test.drvPath;
+      machines = lib.mapAttrsToList (name: node: {
+        inherit name;
+        memoryMiB = node.virtualisation.memorySize;
+        inherit (node.virtualisation) cores;
+      }) config.nodes;
+      vlans = lib.unique (lib.concatMap (node: node.virtualisation.vlans) nodes);
+      globalTimeoutSeconds = config.globalTimeout;
+    };
+in
+rec {
+  inherit tests;
+
+  # nixpkgs' closureInfo over the drivers of all tests.
+  closureInfo = pkgs.closureInfo {
+    rootPaths = map (test: test.driver) (lib.attrValues tests);
+  };
+
+  # What run-vm-tests reads; its schema is in testrun/suite.
+  manifest = pkgs.writeText "manifest.json" (
+    builtins.toJSON {
+      version = 1;
+      inherit (pkgs.stdenv.hostPlatform) system;
+      closureInfo = "${closureInfo}";
+      tests = lib.mapAttrs (_: describe) tests;
+    }
+  );
+
+  # The derivation with the prebuilt tests as inputs, so that its builder can
+  # import their closure or run them.
+  withPrebuiltVMs =
+    drv:
+    drv.overrideAttrs (old: {
+      env = (old.env or { }) // {
+        VM_PREBUILD_MANIFEST = "${manifest}";
+        VM_PREBUILD_CLOSURE_INFO = "${closureInfo}";
+      };
+    });
+}
