@@ -128,7 +128,7 @@ func (d *dumper) regular(dir int, name, path string) error {
 	}
 	d.strings("contents")
 	d.length(st.Size)
-	if n, err := io.CopyN(d.w, f, st.Size); err == io.EOF {
+	if n, err := io.CopyN(d.w, f, st.Size); errors.Is(err, io.EOF) {
 		return &fs.PathError{Op: "archive", Path: path, Err: fmt.Errorf("shrank from %d to %d bytes while it was read", st.Size, n)}
 	} else if err != nil {
 		return fmt.Errorf("archive %s: %w", path, err)
@@ -179,11 +179,11 @@ func open(dir int, name, path string, fileType uint32) (*os.File, unix.Stat_t, e
 		return nil, st, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
 	if err := unix.Fstat(fd, &st); err != nil {
-		unix.Close(fd)
+		_ = unix.Close(fd)
 		return nil, st, &fs.PathError{Op: "stat", Path: path, Err: err}
 	}
 	if st.Mode&unix.S_IFMT != fileType {
-		unix.Close(fd)
+		_ = unix.Close(fd)
 		return nil, st, &fs.PathError{Op: "archive", Path: path, Err: errors.New("changed its type while it was read")}
 	}
 	return os.NewFile(uintptr(fd), path), st, nil

@@ -1,4 +1,4 @@
-package nar_test
+package nar
 
 import (
 	"bytes"
@@ -14,8 +14,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-
-	"vm-prebuild/nar"
 )
 
 // oddTree makes a tree below dir of everything an archive can hold, with names
@@ -94,13 +92,13 @@ func TestDumpEqualsNix(t *testing.T) {
 				t.Fatal(err)
 			}
 			var got bytes.Buffer
-			if err := nar.Dump(&got, path); err != nil {
+			if err := Dump(&got, path); err != nil {
 				t.Fatal(err)
 			}
 			if !bytes.Equal(got.Bytes(), want) {
 				t.Errorf("archive differs from Nix's: %d bytes, want %d", got.Len(), len(want))
 			}
-			digest, size, err := nar.Hash(t.Context(), path)
+			digest, size, err := Hash(t.Context(), path)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -126,7 +124,7 @@ func TestDumpBytes(t *testing.T) {
 		want.Write(make([]byte, -len(s)&7))
 	}
 	var got bytes.Buffer
-	if err := nar.Dump(&got, path); err != nil {
+	if err := Dump(&got, path); err != nil {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(got.Bytes(), want.Bytes()) {
@@ -154,7 +152,7 @@ func TestDumpErrors(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			err := nar.Dump(&bytes.Buffer{}, test.path)
+			err := Dump(&bytes.Buffer{}, test.path)
 			if err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("err = %v, want one with %q", err, test.want)
 			}
@@ -165,7 +163,7 @@ func TestDumpErrors(t *testing.T) {
 func TestHashEndsWithContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, _, err := nar.Hash(ctx, t.TempDir()); !errors.Is(err, context.Canceled) {
+	if _, _, err := Hash(ctx, t.TempDir()); !errors.Is(err, context.Canceled) {
 		t.Errorf("err = %v, want %v", err, context.Canceled)
 	}
 }
@@ -179,7 +177,7 @@ func (failingWriter) Write([]byte) (int, error) { return 0, errDisk }
 func TestDumpReportsWriteError(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "tree")
 	oddTree(t, dir)
-	if err := nar.Dump(failingWriter{}, dir); !errors.Is(err, errDisk) {
+	if err := Dump(failingWriter{}, dir); !errors.Is(err, errDisk) {
 		t.Errorf("err = %v, want %v", err, errDisk)
 	}
 }

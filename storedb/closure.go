@@ -65,7 +65,7 @@ func checkStorePaths(file string, infos []PathInfo) error {
 		lines := lineReader{r: bufio.NewReaderSize(r, maxLine), name: file}
 		for {
 			line, err := lines.next()
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				return nil
 			}
 			if err != nil {

@@ -77,16 +77,18 @@ func (w *worker) copyRange(ctx context.Context, dst, src int, size int64, able *
 			return copied, err
 		}
 		n, err := unix.CopyFileRange(src, nil, dst, nil, int(min(size-copied, copyChunk)), 0)
-		switch {
-		case err == unix.EINTR:
-		case errors.Is(err, unix.EOPNOTSUPP), err == unix.EXDEV, err == unix.ENOSYS, err == unix.EPERM, err == unix.EINVAL:
+		switch err {
+		case nil:
+			if n == 0 { // some file systems say so instead of refusing
+				return copied, nil
+			}
+			copied += int64(n)
+		case unix.EINTR:
+		case unix.EOPNOTSUPP, unix.EXDEV, unix.ENOSYS, unix.EPERM, unix.EINVAL:
 			able.noCopyRange.Store(true)
-		case err != nil:
+		default:
 			return copied, fmt.Errorf("copy: %w", err)
-		case n == 0: // some file systems say so instead of refusing
-			return copied, nil
 		}
-		copied += int64(max(n, 0))
 	}
 	return copied, nil
 }
@@ -101,7 +103,7 @@ func (w *worker) copyBuffered(ctx context.Context, dst, src int, copied, size in
 			return copied, err
 		}
 		n, err := unix.Read(src, w.buf)
-		if err == unix.EINTR {
+		if errors.Is(err, unix.EINTR) {
 			continue
 		}
 		if err != nil {
@@ -121,7 +123,7 @@ func (w *worker) copyBuffered(ctx context.Context, dst, src int, copied, size in
 func writeAll(fd int, p []byte) error {
 	for len(p) > 0 {
 		n, err := unix.Write(fd, p)
-		if err != nil && err != unix.EINTR {
+		if err != nil && !errors.Is(err, unix.EINTR) {
 			return err
 		}
 		p = p[max(n, 0):]

@@ -128,7 +128,7 @@ func (d *destination) lockStore(ctx context.Context) error {
 func lock(ctx context.Context, f *os.File, how int) error {
 	for {
 		err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB)
-		if err != unix.EWOULDBLOCK && err != unix.EINTR {
+		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
 			return err
 		}
 		select {
@@ -288,7 +288,8 @@ func (d *destination) publishDatabase() error {
 	if err := os.WriteFile(filepath.Join(dir, "schema"), []byte(schemaVersion), 0o644); err != nil {
 		return fmt.Errorf("complete store database: %w", err)
 	}
-	if err := os.Rename(dir, filepath.Join(d.root, databaseDir)); err != nil {
+	// os.Rename does not replace a directory, not even an empty one.
+	if err := unix.Rename(dir, filepath.Join(d.root, databaseDir)); err != nil {
 		return fmt.Errorf("complete store database: %w", err)
 	}
 	return nil

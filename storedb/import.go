@@ -179,7 +179,7 @@ func (i *importer) openSource() (*os.File, error) {
 	for _, info := range i.missing {
 		var st unix.Stat_t
 		err := unix.Fstatat(int(source.Fd()), baseName(info.Path), &st, unix.AT_SYMLINK_NOFOLLOW)
-		if err == unix.ENOENT {
+		if errors.Is(err, unix.ENOENT) {
 			err = &InputError{File: i.registration(), Line: info.line, Err: fs.ErrNotExist,
 				Reason: fmt.Sprintf("%s is not in the source store %s", info.Path, dir),
 				Hint:   "realise it there, or give the root of the store that has it"}

@@ -108,8 +108,7 @@ func (p *placer) place(ctx context.Context, src, dst int, from, to []string, job
 	err := group.Wait()
 	for d := range p.open {
 		if d != root {
-			unix.Close(d.src)
-			unix.Close(d.dst)
+			closeRead(d.src, d.dst)
 		}
 	}
 	return err
@@ -174,8 +173,7 @@ func (p *placer) finish(d *directory) error {
 	if d.parent == nil {
 		return nil
 	}
-	unix.Close(d.src)
-	unix.Close(d.dst)
+	closeRead(d.src, d.dst)
 	return p.complete(d.parent, d.index)
 }
 
@@ -195,7 +193,7 @@ func seal(d *directory) error {
 // so that it cannot change in between.
 func (w *worker) entry(ctx context.Context, d *directory, i int) error {
 	fd, err := openAt(d.src, d.from[i], openFlags, 0)
-	if err == unix.ELOOP {
+	if errors.Is(err, unix.ELOOP) {
 		return w.symlink(d, i)
 	}
 	if err != nil {
@@ -203,17 +201,17 @@ func (w *worker) entry(ctx context.Context, d *directory, i int) error {
 	}
 	var st unix.Stat_t
 	if err = unix.Fstat(fd, &st); err != nil {
-		unix.Close(fd)
+		closeRead(fd)
 		return d.entryError(i, "stat", err)
 	}
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFDIR:
 		return w.directory(d, i, fd)
 	case unix.S_IFREG:
-		defer unix.Close(fd)
+		defer closeRead(fd)
 		return w.regular(ctx, d, i, fd, &st)
 	}
-	unix.Close(fd)
+	closeRead(fd)
 	return d.entryError(i, "copy", errors.New("not a regular file, directory or symbolic link"))
 }
 
@@ -237,7 +235,7 @@ func (w *worker) symlink(d *directory, i int) error {
 func (w *worker) directory(d *directory, i, src int) error {
 	sub, err := d.enter(i, src)
 	if err != nil {
-		unix.Close(src)
+		closeRead(src)
 		return err
 	}
 	w.push(sub)
@@ -298,7 +296,7 @@ func (w *worker) linked(ctx context.Context, d *directory, i, src int, st *unix.
 		}
 		// The file may have as many links as the file system allows, or lie
 		// too deep for a path. A second copy then serves those that follow.
-		if err != unix.EMLINK && err != unix.ENAMETOOLONG {
+		if !errors.Is(err, unix.EMLINK) && !errors.Is(err, unix.ENAMETOOLONG) {
 			return d.entryError(i, "link", err)
 		}
 	}

@@ -45,7 +45,7 @@ func ParseRegistration(r io.Reader, name string) ([]PathInfo, error) {
 	seen := map[string]int{}
 	for {
 		info, err := p.record()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return infos, nil
 		}
 		if err != nil {
@@ -124,7 +124,7 @@ func (p *parser) record() (PathInfo, error) {
 // field reads a line inside a record, where the file must not end.
 func (p *parser) field(what string) ([]byte, error) {
 	line, err := p.lines.next()
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return nil, p.lines.errorAt(p.lines.line+1, io.ErrUnexpectedEOF, "the file ends where the %s of a path is expected", what)
 	}
 	return line, err
@@ -189,9 +189,9 @@ type lineReader struct {
 func (l *lineReader) next() ([]byte, error) {
 	line, err := l.r.ReadSlice('\n')
 	switch {
-	case err == io.EOF && len(line) == 0:
+	case errors.Is(err, io.EOF) && len(line) == 0:
 		return nil, io.EOF
-	case err == io.EOF:
+	case errors.Is(err, io.EOF):
 		return nil, l.errorAt(l.line+1, io.ErrUnexpectedEOF, "the last line does not end in a newline: the file has been cut off")
 	case errors.Is(err, bufio.ErrBufferFull):
 		return nil, l.errorAt(l.line+1, err, "line has more than %d bytes", maxLine)

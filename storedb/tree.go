@@ -21,19 +21,30 @@ const openFlags = unix.O_RDONLY | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_CLO
 func openAt(dir int, name string, flags int, mode uint32) (int, error) {
 	for {
 		fd, err := unix.Openat(dir, name, flags, mode)
-		if err != unix.EINTR {
+		if !errors.Is(err, unix.EINTR) {
 			return fd, err
 		}
 	}
 }
 
+// closeRead closes descriptors that nothing has been written to, so that there
+// is nothing to report.
+func closeRead(fds ...int) {
+	for _, fd := range fds {
+		_ = unix.Close(fd)
+	}
+}
+
 // readNames returns the names in the open directory dir, in no order.
 func readNames(dir int) ([]string, error) {
+	if _, err := unix.Seek(dir, 0, unix.SEEK_SET); err != nil {
+		return nil, err
+	}
 	buf := make([]byte, 16<<10)
 	var names []string
 	for {
 		n, err := unix.ReadDirent(dir, buf)
-		if err == unix.EINTR {
+		if errors.Is(err, unix.EINTR) {
 			continue
 		}
 		if err != nil || n == 0 {
@@ -47,17 +58,17 @@ func readNames(dir int) ([]string, error) {
 // what is not there succeeds.
 func removeTree(dir int, name string) error {
 	err := unix.Unlinkat(dir, name, 0)
-	if err == nil || err == unix.ENOENT {
+	if err == nil || errors.Is(err, unix.ENOENT) {
 		return nil
 	}
-	if err != unix.EISDIR && err != unix.EPERM {
+	if !errors.Is(err, unix.EISDIR) && !errors.Is(err, unix.EPERM) {
 		return &fs.PathError{Op: "remove", Path: name, Err: err}
 	}
 	fd, err := openAt(dir, name, openFlags|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return &fs.PathError{Op: "remove", Path: name, Err: err}
 	}
-	defer unix.Close(fd)
+	defer closeRead(fd)
 	// Directories of a store are read-only, even for their owner.
 	if err := unix.Fchmod(fd, 0o700); err != nil {
 		return &fs.PathError{Op: "remove", Path: name, Err: err}
@@ -75,7 +86,7 @@ func removeTree(dir int, name string) error {
 	if len(errs) > 0 {
 		return errors.Join(errs...)
 	}
-	if err := unix.Unlinkat(dir, name, unix.AT_REMOVEDIR); err != nil && err != unix.ENOENT {
+	if err := unix.Unlinkat(dir, name, unix.AT_REMOVEDIR); err != nil && !errors.Is(err, unix.ENOENT) {
 		return &fs.PathError{Op: "remove", Path: name, Err: err}
 	}
 	return nil

@@ -30,6 +30,8 @@ func newProgress(w io.Writer) *progress {
 // it is over at once unless another import is running.
 func phaseName(p storedb.Phase) string {
 	switch p {
+	case storedb.PhaseLock:
+		return ""
 	case storedb.PhasePlace:
 		return "placing files"
 	case storedb.PhaseVerify:
@@ -37,7 +39,7 @@ func phaseName(p storedb.Phase) string {
 	case storedb.PhaseRegister:
 		return "registering paths"
 	}
-	return ""
+	return string(p)
 }
 
 func (p *progress) show(s storedb.Progress) {
