@@ -1,2 +1,2 @@
 # NAR hash of what `go mod vendor` makes; nix/update-vendor-hash.sh writes it.
-"sha256-+Ew3KvE/lN2cMqkAxp/z5Opg+eemeTLCQdiGsDT2tiI="
+"sha256-F1Pb3i8Od25b8ZQcKa7NJNMXzJesysgv87JRdVgQv6g="
