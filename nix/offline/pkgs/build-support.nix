@@ -200,10 +200,9 @@ in
             echo 0 >$out/total-nar-size
             touch $out/registration $out/store-paths
         else
-            graph=''${NIX_ATTRS_JSON_FILE:-.attrs.json}
-            jq -r '[.closure[].narSize] | add' "$graph" >$out/total-nar-size
-            jq -r '.closure[] | .path, .narHash, .narSize, "", (.references | length), .references[]' "$graph" >$out/registration
-            jq -r '.closure[].path' "$graph" >$out/store-paths
+            jq -r '[.closure[].narSize] | add' .attrs.json >$out/total-nar-size
+            jq -r '.closure[] | .path, .narHash, .narSize, "", (.references | length), .references[]' .attrs.json >$out/registration
+            jq -r '.closure[].path' .attrs.json >$out/store-paths
         fi
       '';
     };

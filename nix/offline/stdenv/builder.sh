@@ -1,7 +1,8 @@
 # What every derivation of nix/offline runs.
-# With structured attributes Nix leaves the variables in a file.
-if [ -e "${NIX_ATTRS_SH_FILE:-.attrs.sh}" ]; then
-    . "${NIX_ATTRS_SH_FILE:-.attrs.sh}"
+# With structured attributes Nix leaves the variables in a file; Nix 2.8 names
+# it in NIX_ATTRS_SH_FILE as it is called outside the sandbox.
+if [ -e .attrs.sh ]; then
+    . ./.attrs.sh
     out=${outputs[out]}
 fi
 . "$stdenvSetup"
