@@ -30,7 +30,7 @@ EOF
 
 keys=(color prefix theme)
 themes=(plain ocean forest ember)
-file=${BANNER_CONFIG:-${XDG_CONFIG_HOME:-$HOME/.config}/banner/config}
+file=${BANNER_CONFIG:-${XDG_CONFIG_HOME:-${HOME-}/.config}/banner/config}
 declare -A flags=()
 
 fail() {

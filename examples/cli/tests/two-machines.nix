@@ -32,7 +32,7 @@
       {
         environment.systemPackages = [
           (pkgs.writeShellScriptBin "fetch" ''
-            exec ${pkgs.busybox}/bin/wget -q -T 5 -O - "$1"
+            exec ${pkgs.busybox}/bin/wget -q -O - "$1"
           '')
         ];
       };
