@@ -14,9 +14,9 @@ pkgs.runCommand "run-vm-tests-with-cache"
     meta.mainProgram = "run-vm-tests";
   }
   ''
-    mkdir -p $out/bin $out/share/vm-prebuild
-    cp ${prebuilt.manifest} $out/share/vm-prebuild/manifest.json
+    mkdir -p $out/bin
+    cp ${prebuilt.manifest} $out/manifest.json
     ln -s ${prebuilt.closureInfo} $out/closure-info
     makeWrapper ${vm-prebuild}/bin/run-vm-tests $out/bin/run-vm-tests \
-      --set-default VM_PREBUILD_MANIFEST $out/share/vm-prebuild/manifest.json
+      --set-default VM_PREBUILD_MANIFEST $out/manifest.json
   ''
