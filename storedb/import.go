@@ -278,10 +278,14 @@ func (i *importer) register(ctx context.Context, dst *destination, db *database)
 	names := map[string]string{}
 	var infos []PathInfo
 	for n, info := range i.missing {
-		if _, ok := valid[info.Path]; !ok {
-			infos = append(infos, info)
-			names[info.Path] = tempName(n)
+		if _, ok := valid[info.Path]; ok {
+			if err := removeTree(int(dst.store.Fd()), tempName(n)); err != nil {
+				return err
+			}
+			continue
 		}
+		infos = append(infos, info)
+		names[info.Path] = tempName(n)
 	}
 	// Rows in the order of their index are cheaper to insert.
 	slices.SortFunc(infos, func(a, b PathInfo) int { return cmp.Compare(a.Path, b.Path) })
@@ -308,11 +312,6 @@ func (i *importer) register(ctx context.Context, dst *destination, db *database)
 		}
 	}
 	dst.commit()
-	if len(infos) < len(i.missing) {
-		if err := dst.removeLeftovers(); err != nil {
-			return err
-		}
-	}
 	i.countMissing(infos)
 	i.summary.Register = time.Since(start)
 	i.report(PhaseRegister, len(infos), i.summary.NarBytes)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -27,18 +28,21 @@ const maxDepth = 256
 // A placer copies files, directories and symbolic links from one directory to
 // another, canonicalising their metadata.
 //
-// The unit of work is one entry of one directory. Directories that have entries
-// nobody has begun lie on a stack; each worker takes the next entry of the
-// topmost one. So all workers share even a single large tree, while no more
-// directories are open than the trees are deep, times the workers.
+// The unit of work is one entry of one directory. Each worker has a stack of
+// the directories it has made whose entries have not all been begun, and takes
+// the next entry of the topmost one; with none left, it takes one from the
+// bottom of another's stack, which at first is the root. So workers keep out of
+// each other's directories, where they would wait for the kernel's locks, and
+// still share a single large tree in the end; and no more directories are open
+// than the trees are deep, times the workers.
 type placer struct {
 	method Method
 	stats  placeStats
 	done   func(i int) // called when entry i of the root directory is complete
 
 	mu      sync.Mutex
-	changed sync.Cond    // stack or open or stopped has changed
-	stack   []*directory // directories with entries not yet begun
+	changed sync.Cond      // one of those below has changed
+	stacks  [][]*directory // of each worker: with entries not yet begun
 	open    map[*directory]bool
 	stopped bool
 
@@ -70,7 +74,8 @@ type firstLink struct {
 
 type worker struct {
 	*placer
-	buf []byte
+	number int
+	buf    []byte
 }
 
 // place copies the entries from of the open directory src to the names to in
@@ -79,9 +84,10 @@ type worker struct {
 func (p *placer) place(ctx context.Context, src, dst int, from, to []string, jobs int) error {
 	p.changed.L = &p.mu
 	p.open = map[*directory]bool{}
+	p.stacks = make([][]*directory, jobs)
 	root := &directory{src: src, dst: dst, from: from, to: to, unfinished: len(from)}
 	if len(from) > 0 {
-		p.push(root)
+		(&worker{placer: p}).push(root)
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	stop := context.AfterFunc(ctx, func() {
@@ -91,11 +97,11 @@ func (p *placer) place(ctx context.Context, src, dst int, from, to []string, job
 		p.changed.Broadcast()
 	})
 	defer stop()
-	for range jobs {
+	for number := range jobs {
 		group.Go(func() error {
-			w := &worker{placer: p}
+			w := &worker{placer: p, number: number}
 			for {
-				d, i := p.claim()
+				d, i := w.claim()
 				if d == nil {
 					return ctx.Err()
 				}
@@ -114,34 +120,42 @@ func (p *placer) place(ctx context.Context, src, dst int, from, to []string, job
 	return err
 }
 
-// push makes the entries of d available to all workers.
-func (p *placer) push(d *directory) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.open[d] = true
+// push makes the entries of d available, first of all to w.
+func (w *worker) push(d *directory) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.open[d] = true
 	if len(d.from) > 0 {
-		p.stack = append(p.stack, d)
+		w.stacks[w.number] = append(w.stacks[w.number], d)
 	}
-	p.changed.Broadcast()
+	w.changed.Broadcast()
 }
 
 // claim returns the next entry to copy. It waits while there is none but others
 // may turn up; it returns nil when all is copied or copying is to stop.
-func (p *placer) claim() (*directory, int) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for len(p.stack) == 0 && len(p.open) > 0 && !p.stopped {
-		p.changed.Wait()
+func (w *worker) claim() (*directory, int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for len(w.open) > 0 && !w.stopped {
+		for k := range w.stacks {
+			stack := &w.stacks[(w.number+k)%len(w.stacks)]
+			if len(*stack) == 0 {
+				continue
+			}
+			at := 0
+			if k == 0 {
+				at = len(*stack) - 1
+			}
+			d := (*stack)[at]
+			i := d.next
+			if d.next++; d.next == len(d.from) {
+				*stack = slices.Delete(*stack, at, at+1)
+			}
+			return d, i
+		}
+		w.changed.Wait()
 	}
-	if len(p.stack) == 0 || p.stopped {
-		return nil, 0
-	}
-	d := p.stack[len(p.stack)-1]
-	i := d.next
-	if d.next++; d.next == len(d.from) {
-		p.stack = p.stack[:len(p.stack)-1]
-	}
-	return d, i
+	return nil, 0
 }
 
 // complete notes that entry i of d is done.
