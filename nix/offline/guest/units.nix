@@ -45,6 +45,33 @@ let
     "proc-sys-fs-binfmt_misc.automount"
   ];
 
+  # They look for partitions, encrypted disks, /etc/fstab and init scripts;
+  # the guests have none, stage 1 mounts what there is.
+  maskedGenerators = [
+    "systemd-bless-boot-generator"
+    "systemd-cryptsetup-generator"
+    "systemd-debug-generator"
+    "systemd-fstab-generator"
+    "systemd-getty-generator"
+    "systemd-gpt-auto-generator"
+    "systemd-hibernate-resume-generator"
+    "systemd-integritysetup-generator"
+    "systemd-rc-local-generator"
+    "systemd-run-generator"
+    "systemd-system-update-generator"
+    "systemd-sysv-generator"
+    "systemd-veritysetup-generator"
+  ];
+
+  # At boot udev hears of the devices that units wait for, not of all the
+  # hundreds; what is plugged in later it hears of as ever.
+  coldplug = pkgs.writeText "udev-trigger.conf" ''
+    [Service]
+    ExecStart=
+    ExecStart=udevadm trigger --action=add --subsystem-match=block --subsystem-match=net --subsystem-match=virtio-ports
+    ExecStart=udevadm trigger --action=add --sysname-match=hvc0 --sysname-match=ttyS0
+  '';
+
   value = v: if builtins.isBool v then lib.boolToString v else toString v;
   section =
     name: attrs:
@@ -101,7 +128,8 @@ let
   services = lib.filterAttrs (_: s: s.enable) config.systemd.services;
 in
 pkgs.runCommand "etc-systemd" { } ''
-  mkdir -p $out/system $out/system.conf.d $out/journald.conf.d
+  mkdir -p $out/system $out/system-generators $out/system.conf.d $out/journald.conf.d
+  for generator in ${toString maskedGenerators}; do ln -s /dev/null $out/system-generators/$generator; done
   cd $out/system
   ln -s /lib/systemd/system/multi-user.target default.target
   ${lib.concatMapStrings (u: "ln -s /dev/null ${lib.escapeShellArg u}\n") masked}
@@ -111,6 +139,8 @@ pkgs.runCommand "etc-systemd" { } ''
       for target in $3; do mkdir -p "$target.wants"; ln -s "../$1" "$target.wants/"; done
       for target in $4; do mkdir -p "$target.requires"; ln -s "../$1" "$target.requires/"; done
   }
+  mkdir systemd-udev-trigger.service.d
+  cp ${coldplug} systemd-udev-trigger.service.d/test.conf
   install_unit backdoor.service ${backdoor} multi-user.target ""
   ${lib.concatStrings (
     lib.mapAttrsToList (n: s: ''
