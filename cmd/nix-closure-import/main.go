@@ -4,10 +4,9 @@ package main
 
 import (
 	"context"
-	"fmt"
-	"time"
 
 	"vm-prebuild/cmd/internal/cli"
+	"vm-prebuild/cmd/internal/closureimport"
 	"vm-prebuild/storedb"
 )
 
@@ -45,34 +44,9 @@ func (c *command) Run(ctx context.Context, out *cli.IO) error {
 	if c.Jobs < 0 {
 		return cli.Usagef("--jobs must not be negative")
 	}
-	progress := newProgress(out.Stderr)
-	summary, err := storedb.Import(ctx, storedb.Options{
+	return closureimport.Run(ctx, storedb.Options{
 		ClosureInfo: c.ClosureInfo, From: c.From, Store: c.Store,
 		Method: storedb.Method(c.Method), Verify: storedb.Verify(c.Verify),
-		Jobs: c.Jobs, DryRun: c.DryRun, Progress: progress.show,
-	})
-	progress.close()
-	if err != nil {
-		return err
-	}
-	if c.JSON {
-		return out.JSON(summary)
-	}
-	_, err = fmt.Fprintln(out.Stdout, describe(summary))
-	return err
+		Jobs: c.Jobs, DryRun: c.DryRun,
+	}, c.JSON, out)
 }
-
-// describe is a summary in a sentence.
-func describe(s storedb.Summary) string {
-	took := s.Total.Round(time.Millisecond)
-	switch {
-	case s.Placed == 0:
-		return fmt.Sprintf("nothing to do: all %d paths are valid already (%v)", s.Paths, took)
-	case s.DryRun:
-		return fmt.Sprintf("would import %d of %d paths (%s)", s.Placed, s.Paths, megabytes(s.NarBytes))
-	}
-	return fmt.Sprintf("imported %d of %d paths (%s, %d files reflinked, %d copied, %d hard-linked) in %v",
-		s.Placed, s.Paths, megabytes(s.NarBytes), s.Reflinked, s.Copied, s.HardLinked, took)
-}
-
-func megabytes(n int64) string { return fmt.Sprintf("%.1f MB", float64(n)/1e6) }

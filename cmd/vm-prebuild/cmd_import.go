@@ -2,10 +2,9 @@ package main
 
 import (
 	"context"
-	"fmt"
-	"time"
 
 	"vm-prebuild/cmd/internal/cli"
+	"vm-prebuild/cmd/internal/closureimport"
 	"vm-prebuild/prebuild"
 	"vm-prebuild/storedb"
 )
@@ -23,24 +22,5 @@ func (c *importCommand) Run(ctx context.Context, out *cli.IO) error {
 	if err != nil {
 		return err
 	}
-	options := storedb.Options{ClosureInfo: closureInfo, From: c.From, Store: c.Store}
-	terminal := out.Width() != nil
-	if terminal {
-		options.Progress = func(p storedb.Progress) {
-			fmt.Fprintf(out.Stderr, "\r\x1b[K%s: %d/%d paths", p.Phase, p.Paths, p.TotalPaths)
-		}
-	}
-	summary, err := storedb.Import(ctx, options)
-	if terminal {
-		fmt.Fprint(out.Stderr, "\r\x1b[K")
-	}
-	if err != nil {
-		return err
-	}
-	if c.JSON {
-		return out.JSON(summary)
-	}
-	_, err = fmt.Fprintf(out.Stdout, "%d paths: %d imported in %v, %d were there already\n",
-		summary.Paths, summary.Placed, summary.Total.Round(time.Millisecond), summary.AlreadyValid)
-	return err
+	return closureimport.Run(ctx, storedb.Options{ClosureInfo: closureInfo, From: c.From, Store: c.Store}, c.JSON, out)
 }

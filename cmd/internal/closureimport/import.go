@@ -1,0 +1,44 @@
+// Package closureimport is how our commands show an import of a closure:
+// progress while it runs, and a summary. [Run] is its one entry point.
+package closureimport
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"vm-prebuild/cmd/internal/cli"
+	"vm-prebuild/storedb"
+)
+
+// Run imports as o says, shows progress on out.Stderr and prints the summary
+// on out.Stdout.
+func Run(ctx context.Context, o storedb.Options, asJSON bool, out *cli.IO) error {
+	progress := newProgress(out.Stderr)
+	o.Progress = progress.show
+	summary, err := storedb.Import(ctx, o)
+	progress.close()
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		return out.JSON(summary)
+	}
+	_, err = fmt.Fprintln(out.Stdout, describe(summary))
+	return err
+}
+
+// describe is a summary in a sentence.
+func describe(s storedb.Summary) string {
+	took := s.Total.Round(time.Millisecond)
+	switch {
+	case s.Placed == 0:
+		return fmt.Sprintf("nothing to do: all %d paths are valid already (%v)", s.Paths, took)
+	case s.DryRun:
+		return fmt.Sprintf("would import %d of %d paths (%s)", s.Placed, s.Paths, megabytes(s.NarBytes))
+	}
+	return fmt.Sprintf("imported %d of %d paths (%s, %d files reflinked, %d copied, %d hard-linked) in %v",
+		s.Placed, s.Paths, megabytes(s.NarBytes), s.Reflinked, s.Copied, s.HardLinked, took)
+}
+
+func megabytes(n int64) string { return fmt.Sprintf("%.1f MB", float64(n)/1e6) }
