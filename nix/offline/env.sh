@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # Source this to use Nix with nix/offline: it sets NIX_CONFIG and touches no file.
 #   . nix/offline/env.sh
 # Debian's /usr and the cache that setup.sh made become part of the sandbox.

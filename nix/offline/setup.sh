@@ -13,7 +13,7 @@ version=$(cat "$here/cache-version")
 packages="nix-bin ca-certificates git
 bash-static busybox-static
 qemu-system-x86 qemu-utils vde2 python3
-jq gcc libc6-dev cpio kmod binutils xz-utils lz4 zstd
+jq gcc libc6-dev cpio kmod binutils
 debootstrap erofs-utils e2fsprogs"
 
 # In the guests that boot systemd, besides Debian's minimal set.

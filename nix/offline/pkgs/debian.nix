@@ -76,6 +76,8 @@ rec {
   gawk = applets "awk" [ "awk" ];
   findutils = applets "findutils" [ "find" "xargs" ];
 
+  # With line editing, for `nix develop`.
+  bashInteractive = links "bash" [ "bash" ];
   python3 = links "python3" [ "python3" ] // {
     # Debian's Python as it is.
     withPackages =

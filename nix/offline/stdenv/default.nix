@@ -6,18 +6,24 @@ let
 
   # Attributes that tell Nix code something and are no part of the derivation.
   evaluationOnly = [
+    "env"
     "meta"
     "passthru"
   ];
+
+  setup = builtins.path {
+    name = "stdenv";
+    path = ./.;
+    filter = path: _: baseNameOf path == "setup";
+  };
 
   mkDerivation =
     argsOrFunction:
     let
       fn = if builtins.isFunction argsOrFunction then argsOrFunction else _: argsOrFunction;
       attrs = fn (attrs // { finalPackage = package; });
-      # A dependency gives its default output, as in nixpkgs.
       raw = derivation (
-        removeAttrs attrs (evaluationOnly ++ lib.optional (!(attrs ? env)) "env" ++ lib.optional (attrs ? env) "env")
+        removeAttrs attrs evaluationOnly
         // (attrs.env or { })
         // {
           inherit system;
@@ -27,7 +33,9 @@ let
             "-e"
             ./builder.sh
           ];
-          stdenvSetup = ./setup.sh;
+          outputs = [ "out" ];
+          # `nix develop` knows both the name and the file setup in it.
+          stdenv = setup;
         }
       );
       package =
