@@ -40,7 +40,7 @@ let
         [ -e $out/bin/$applet ] || ln -s busybox $out/bin/$applet
     done
     rm $out/bin/nc
-    for program in systemctl nc; do install -m 0755 ${./mini}/$program $out/bin/; done
+    for program in systemctl nc timeout; do install -m 0755 ${./mini}/$program $out/bin/; done
     for action in poweroff reboot halt; do
         rm $out/bin/$action
         # Nothing here needs an orderly end but the disk.

@@ -14,6 +14,9 @@ mount -t devtmpfs devtmpfs /dev
 mkdir -p /dev/pts /dev/shm
 mount -t devpts devpts /dev/pts
 mount -t tmpfs tmpfs /dev/shm
+# /dev/console is the screen, as with nixpkgs' kernel parameters; errors of this
+# script belong where the driver sees them.
+exec 3>&2 2>/dev/ttyS0
 
 init= kind=
 for word in $(cat /proc/cmdline); do

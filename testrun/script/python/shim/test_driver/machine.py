@@ -316,11 +316,11 @@ class QemuMachine(BaseMachine):
         return self._checked_call("send_monitor_command", command=command)
 
     def block(self) -> None:
-        """Unplugs the network cable of the first network card."""
+        """Unplugs the cables of all VLANs."""
         self._checked_call("block")
 
     def unblock(self) -> None:
-        """Plugs it in again."""
+        """Plugs them in again."""
         self._checked_call("unblock")
 
     def get_console_log(self) -> str:
