@@ -49,6 +49,16 @@ buildGoModule {
   # The Go tests start QEMU and Nix; `make test` runs them.
   doCheck = false;
   postInstall = ''
+    man=$out/share/man/man1 bash=$out/share/bash-completion/completions
+    zsh=$out/share/zsh/site-functions fish=$out/share/fish/vendor_completions.d
+    mkdir -p $man $bash $zsh $fish
+    for tool in $out/bin/*; do
+      name=''${tool##*/}
+      $tool --man >$man/$name.1
+      $tool --completion bash >$bash/$name
+      $tool --completion zsh >$zsh/_$name
+      $tool --completion fish >$fish/$name.fish
+    done
     ln -s nixos-test-run $out/bin/nixos-test-driver
   '';
   meta = {

@@ -98,5 +98,12 @@ func main() {
 			{Text: "the same machines, another script", Command: "nixos-test-run --config driver-configuration.json my-script.py"},
 			{Text: "try things by hand", Command: "nixos-test-run --config driver-configuration.json -I"},
 		},
+		ExitStatus: []cli.Status{
+			{Code: cli.ExitOK, Meaning: "the test passed"},
+			{Code: cli.ExitFailed, Meaning: "the test failed; a script that calls sys.exit(n) decides itself"},
+			{Code: cli.ExitUsage, Meaning: "wrong usage or configuration, or a script that does not compile"},
+			{Code: cli.ExitInfrastructure, Meaning: "a machine, the interpreter or the host gave out"},
+			{Code: cli.ExitTimeout, Meaning: "the test's global time-out was reached"},
+		},
 	}.Main(&grammar{})
 }
