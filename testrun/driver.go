@@ -44,7 +44,7 @@ type driver struct {
 
 // newDriver claims directories, starts the VLANs and sets up the machines,
 // which do not run yet. On error everything is undone.
-func newDriver(ctx context.Context, cfg Config, bus *event.Bus, serial *atomic.Bool) (d *driver, err error) {
+func newDriver(ctx context.Context, cfg Config, bus *event.Bus, serial *atomic.Bool) (_ *driver, err error) {
 	if cfg.BootTimeout == 0 {
 		cfg.BootTimeout = DefaultBootTimeout
 	}
@@ -52,7 +52,7 @@ func newDriver(ctx context.Context, cfg Config, bus *event.Bus, serial *atomic.B
 	if err != nil {
 		return nil, err
 	}
-	d = &driver{cfg: cfg, bus: bus, serial: serial, reaper: r, machines: map[string]machine.Machine{}, stopTimer: func() {}}
+	d := &driver{cfg: cfg, bus: bus, serial: serial, reaper: r, machines: map[string]machine.Machine{}, stopTimer: func() {}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.close())

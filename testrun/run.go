@@ -69,6 +69,7 @@ func Run(ctx context.Context, cfg Config, o Options) (err error) {
 	}
 	d, err := newDriver(ctx, cfg, bus, &serial)
 	if err != nil {
+		bus.Emit(event.TestFinished{Failure: err.Error()})
 		return &RunError{Err: err, code: 3}
 	}
 	begin := time.Now()
