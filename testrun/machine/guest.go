@@ -124,7 +124,7 @@ func (g *Guest) Fail(ctx context.Context, commands []string, timeout time.Durati
 // Shutdown powers the machine off and waits until it has ended.
 func (g *Guest) Shutdown(ctx context.Context) error {
 	if !g.Machine.Running() {
-		return nil
+		return g.Machine.Wait(ctx)
 	}
 	return g.nested("waiting for the VM to power off", func() error {
 		sh, err := g.Machine.Shell(ctx)
@@ -141,7 +141,7 @@ func (g *Guest) Shutdown(ctx context.Context) error {
 // WaitForShutdown waits until the machine has ended by itself.
 func (g *Guest) WaitForShutdown(ctx context.Context) error {
 	if !g.Machine.Running() {
-		return nil
+		return g.Machine.Wait(ctx)
 	}
 	return g.nested("waiting for the VM to power off", func() error {
 		return g.Machine.Wait(ctx)
@@ -151,7 +151,7 @@ func (g *Guest) WaitForShutdown(ctx context.Context) error {
 // Crash ends the machine as if its power had failed.
 func (g *Guest) Crash(ctx context.Context) error {
 	if !g.Machine.Running() {
-		return nil
+		return g.Machine.Wait(ctx)
 	}
 	c, err := capability[Crasher](g.Machine, "crash")
 	if err != nil {

@@ -32,7 +32,9 @@ type Machine interface {
 	// Running reports whether the machine has been started and not ended.
 	Running() bool
 
-	// Wait returns when the machine has ended; at once when it never ran.
+	// Wait returns when the machine has ended; at once when it never ran. The
+	// end was expected then: the machine can be started again. That the guest's
+	// kernel panicked is an error.
 	Wait(ctx context.Context) error
 
 	// Console returns what the machine has written to its serial console, a

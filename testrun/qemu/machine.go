@@ -6,6 +6,7 @@ package qemu
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -163,12 +164,17 @@ func (m *Machine) Wait(ctx context.Context) error {
 		return nil
 	}
 	select {
-	case <-p.exited:
-		m.ended(p)
-		return nil
+	case <-p.ctx.Done():
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+	// QEMU may stay after a panic, so there is nothing more to wait for.
+	if dead := p.death(); errors.Is(dead, errPanicked) {
+		return dead
+	}
+	<-p.exited
+	m.ended(p)
+	return nil
 }
 
 // Console implements machine.Machine.

@@ -158,6 +158,58 @@ func TestSIGKILLOfQEMU(t *testing.T) {
 	wantError(t, m.Start(t.Context(), machine.StartOptions{}), "ended unexpectedly")
 }
 
+// A guest that has powered itself off can be waited for afterwards, and then
+// be started again.
+func TestMachineThatEndsByItself(t *testing.T) {
+	for name, wait := range map[string]func(*machine.Guest, context.Context) error{
+		"wait_for_shutdown": (*machine.Guest).WaitForShutdown,
+		"shutdown":          (*machine.Guest).Shutdown,
+		"crash":             (*machine.Guest).Crash,
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := started(t)
+			before := pid(t, m)
+			_, err := m.MonitorCommand(t.Context(), "quit")
+			for err == nil { // it answers until it ends
+				_, err = m.MonitorCommand(t.Context(), "info status")
+			}
+			wantError(t, err, "ended unexpectedly: exit code 0")
+			g := &machine.Guest{Machine: m, Bus: event.NewBus()}
+			if err := wait(g, t.Context()); err != nil {
+				t.Error(err)
+			}
+			if err := m.Start(t.Context(), machine.StartOptions{}); err != nil || pid(t, m) == before {
+				t.Errorf("started again: %v", err)
+			}
+		})
+	}
+}
+
+// TestPanicOfTheGuest has a firmware that only tells the pvpanic device of a
+// panic, at I/O port 0x505.
+func TestPanicOfTheGuest(t *testing.T) {
+	rom := make([]byte, 64<<10)
+	copy(rom[len(rom)-16:], []byte{
+		0xba, 0x05, 0x05, // mov $0x505, %dx
+		0xb0, 0x01, //       mov $1, %al
+		0xee,       //       out %al, (%dx)
+		0xeb, 0xfe, //       jmp .
+	})
+	m := newMachine(t, firmware+" -device pvpanic -action panic=none -bios \"$TMPDIR/rom\"", 20*time.Second)
+	if err := os.MkdirAll(m.Dirs().State, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(m.Dirs().State, "rom"), rom, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	// The guest may be quicker than we are.
+	err := m.Start(t.Context(), machine.StartOptions{})
+	if err == nil {
+		within(t, 5*time.Second, func() { err = m.Wait(t.Context()) })
+	}
+	wantError(t, err, "the guest's kernel panicked")
+}
+
 func TestStoppedQEMU(t *testing.T) {
 	m := started(t)
 	if err := syscall.Kill(pid(t, m), syscall.SIGSTOP); err != nil {

@@ -24,6 +24,9 @@ import (
 // writes back its disk images.
 const killGrace = 2 * time.Second
 
+// errPanicked ends a process whose guest tells of it through a pvpanic device.
+var errPanicked = errors.New("the guest's kernel panicked")
+
 // process is one run of QEMU, from its start script to its end. It implements
 // machine.Shell on top of the guest's shell.
 type process struct {
@@ -243,7 +246,7 @@ func (p *process) adopt(monitor *qmp.Monitor, sh *shell.Conn) error {
 			if e.Event == "GUEST_PANICKED" {
 				p.cancel(&machine.Error{
 					Machine: p.cfg.Name,
-					Err:     errors.New("the guest's kernel panicked"),
+					Err:     errPanicked,
 					Console: machine.Tail(p.console.lines()),
 				})
 			}
