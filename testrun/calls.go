@@ -155,7 +155,7 @@ var machineCalls = map[string]machineCall{
 		return none, g.SetLinks(ctx, true)
 	},
 	"is_up": func(_ context.Context, g *machine.Guest, _ script.Request) (any, error) {
-		return g.Machine.Running(), nil
+		return g.Up(), nil
 	},
 	"get_attribute": func(_ context.Context, g *machine.Guest, r script.Request) (any, error) {
 		a, err := attributeArgs(r)

@@ -225,17 +225,21 @@ func (d *driver) startTimer(ctx context.Context) (context.Context, func()) {
 	}
 }
 
-// syncDisks has every running guest write back its disks, for those who keep
-// them.
+// syncDisks has every guest that is up write back its disks: the state
+// directories stay, and a later run may keep them. A guest whose shell nobody
+// has asked for has nothing of the script's to lose.
 func (d *driver) syncDisks(ctx context.Context) error {
-	var errs []error
-	for _, m := range d.all() {
-		if m.Running() {
-			_, _, err := d.guest(m, script.Environment{}).Execute(ctx, "sync", time.Minute, true)
-			errs = append(errs, err)
-		}
+	if d.dirs.private {
+		return nil
 	}
-	return errors.Join(errs...)
+	return d.eachConfigured(func(m machine.Machine) error {
+		g := d.guest(m, script.Environment{})
+		if !g.Up() {
+			return nil
+		}
+		_, _, err := g.Execute(ctx, "sync", time.Minute, true)
+		return err
+	})
 }
 
 // close ends all machines at once, then the VLANs, and gives the directories

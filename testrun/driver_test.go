@@ -2,14 +2,18 @@ package testrun
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"vm-prebuild/testrun/event"
+	"vm-prebuild/testrun/machine"
 	"vm-prebuild/testrun/reaper"
+	"vm-prebuild/testrun/script"
 )
 
 func TestMain(m *testing.M) {
@@ -58,6 +62,49 @@ func TestRunThatCannotBegin(t *testing.T) {
 	}
 	if err := d.release(); err != nil {
 		t.Error(err)
+	}
+}
+
+// fake is a machine whose guest takes every command. The operations that it
+// lacks are not called.
+type fake struct {
+	machine.Machine
+	running, connected bool
+	commands           []string
+}
+
+func (f *fake) Name() string                                            { return "fake" }
+func (f *fake) Start(context.Context, machine.StartOptions) error       { return nil }
+func (f *fake) Shell(context.Context) (machine.Shell, error)            { return f, nil }
+func (f *fake) Running() bool                                           { return f.running }
+func (f *fake) Connected() bool                                         { return f.connected }
+func (f *fake) Disconnect()                                             { f.connected = false }
+func (f *fake) Send(_ context.Context, _ string, _ time.Duration) error { return nil }
+func (f *fake) Run(_ context.Context, command string, _ time.Duration) (int, []byte, error) {
+	f.commands = append(f.commands, command)
+	return 0, nil, nil
+}
+
+// Disks are written back for a later run that keeps them, and nobody waits for
+// a guest that the script has not used.
+func TestSyncDisks(t *testing.T) {
+	machines := map[string]*fake{"up": {running: true, connected: true}, "booting": {running: true}, "off": {}}
+	d := &driver{bus: event.NewBus(), machines: map[string]machine.Machine{}}
+	for name, m := range machines {
+		d.machines[name] = m
+		d.cfg.Machines = append(d.cfg.Machines, MachineConfig{Name: name})
+	}
+	if err := d.syncDisks(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for name, m := range machines {
+		if got, want := strings.Join(m.commands, ";"), map[string]string{"up": "sync"}[name]; got != want {
+			t.Errorf("machine %s got %q, want %q", name, got, want)
+		}
+		result, err := d.Call(t.Context(), script.Request{Machine: name, Method: "is_up"})
+		if err != nil || result != (name == "up") {
+			t.Errorf("is_up of machine %s: %v %v", name, result, err)
+		}
 	}
 }
 

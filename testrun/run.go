@@ -97,7 +97,7 @@ func (d *driver) run(ctx context.Context, interactive bool) error {
 	err := d.bus.Nested("", "run the VM test script", func() error {
 		return host.Run(ctx, d.session())
 	})
-	if err == nil && d.cfg.KeepState {
+	if err == nil {
 		err = d.syncDisks(ctx)
 	}
 	var failure *script.Failure

@@ -193,6 +193,11 @@ func (g *Guest) SetLinks(ctx context.Context, up bool) error {
 	return l.SetLinks(ctx, up)
 }
 
+// Up reports whether the machine runs and its shell has answered.
+func (g *Guest) Up() bool {
+	return g.Machine.Running() && g.Connected()
+}
+
 // Connected reports whether the guest's shell has answered since it booted.
 func (g *Guest) Connected() bool {
 	c, ok := g.Machine.(Connector)

@@ -19,6 +19,8 @@ def raises(kind, text, f):
 with subtest("life cycle"):
     assert not m.is_up()
     m.start(allow_reboot=True)
+    assert m.booted and not m.is_up()
+    m.connect()
     assert m.is_up()
     m.wait_for_unit("multi-user.target")
 
