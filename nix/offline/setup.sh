@@ -61,8 +61,9 @@ echo "$release" >"$work/new/kernel-release"
 depmod -b "$work/new/modules" "$release"
 
 # The packages come from the mirror that this machine uses itself.
-mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' "Codename: $(. /etc/os-release && echo "$VERSION_CODENAME")" | head -n 1)
-suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
+suite=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
+# shellcheck disable=SC2016 # $(SITE) is for apt-get
+mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' "Codename: $suite" | head -n 1)
 say "bootstrapping $suite from $mirror"
 debootstrap --variant=minbase --include="$guest_packages" "$suite" "$work/root" "$mirror" >"$work/debootstrap.log" 2>&1 || {
     tail -n 20 "$work/debootstrap.log" >&2

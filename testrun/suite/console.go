@@ -53,7 +53,7 @@ func (c *Console) Progress(p Progress) {
 	if p.Result == nil {
 		c.running[p.Name] = time.Now()
 		if !c.terminal {
-			fmt.Fprintf(c.w, "start   %s\n", p.Name)
+			fmt.Fprintf(c.w, "start     %s\n", p.Name)
 		}
 	} else {
 		delete(c.running, p.Name)
