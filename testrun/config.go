@@ -15,9 +15,11 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"vm-prebuild/testrun/startcommand"
@@ -85,8 +87,8 @@ type file struct {
 	TestScript    *string                 `json:"test_script"`
 }
 
+// fileMachine lacks the key "name": it repeats the machine's key in VMs.
 type fileMachine struct {
-	Name        string `json:"name"`
 	StartScript string `json:"start_script"`
 }
 
@@ -190,15 +192,19 @@ func (c *Config) UseStartScripts(names, scripts []string) error {
 // machineName is what may be part of a file name and of a host name.
 var machineName = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9._-]{0,62})$`)
 
-// check sorts the machines and refuses what would not run.
+// check sorts the machines, makes their start scripts absolute (they are
+// executed in another directory) and refuses what would not run.
 func (c *Config) check() error {
-	slices.SortFunc(c.Machines, func(a, b MachineConfig) int {
-		if a.Name < b.Name {
-			return -1
+	slices.SortFunc(c.Machines, func(a, b MachineConfig) int { return strings.Compare(a.Name, b.Name) })
+	for i := range c.Machines {
+		m := &c.Machines[i]
+		if m.Command.Script != "" {
+			script, err := filepath.Abs(m.Command.Script)
+			if err != nil {
+				return fmt.Errorf("machine %q: %w", m.Name, err)
+			}
+			m.Command.Script = script
 		}
-		return 1
-	})
-	for i, m := range c.Machines {
 		if !machineName.MatchString(m.Name) {
 			return fmt.Errorf("machine name %q is not a host name", m.Name)
 		}

@@ -121,6 +121,11 @@ func TestUseStartScripts(t *testing.T) {
 	if err := c.UseStartScripts([]string{"a", "b"}, []string{web, odd}); err != nil || c.Machines[1].Name != "b" {
 		t.Errorf("%v %+v", err, c.Machines)
 	}
+	// Start scripts are executed in another directory than ours.
+	t.Chdir(dir)
+	if err := c.UseStartScripts(nil, []string{"run-web-vm"}); err != nil || c.Machines[0].Command.Script != web {
+		t.Errorf("%v %+v", err, c.Machines)
+	}
 	for _, test := range []struct {
 		names, scripts []string
 		want           string
