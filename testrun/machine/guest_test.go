@@ -22,6 +22,7 @@ type fake struct {
 	path    string // in front of PATH, for a systemctl that plays along
 	started int
 	stuck   bool
+	timeout time.Duration // of the last command
 }
 
 func (f *fake) Name() string       { return "fake" }
@@ -39,6 +40,7 @@ func (f *fake) Release() error                               { return nil }
 var errStuck = errors.New("no answer")
 
 func (f *fake) Run(ctx context.Context, command string, timeout time.Duration) (int, []byte, error) {
+	f.timeout = timeout
 	if f.stuck {
 		return 0, nil, errStuck
 	}
@@ -236,6 +238,9 @@ func TestUnits(t *testing.T) {
 	wantAssertion(t, g.WaitForUnit(ctx, "off.service", "", 200*time.Millisecond), "action timed out")
 
 	info, err := g.UnitInfo(ctx, "up.service", "")
+	if f.timeout != machine.DefaultTimeout {
+		t.Errorf("systemctl may take %v", f.timeout)
+	}
 	if err != nil || info["ActiveState"] != "active" || info["Odd"] != "a=b" {
 		t.Errorf("%v %v", info, err)
 	}

@@ -25,9 +25,10 @@ func under(user string) string {
 }
 
 // Systemctl runs systemctl with the given arguments, a shell fragment, and
-// returns its exit status and output. user may be empty.
+// returns its exit status and output; the status is 124 after DefaultTimeout.
+// user may be empty.
 func (g *Guest) Systemctl(ctx context.Context, query, user string) (int, string, error) {
-	status, output, err := g.run(ctx, systemctl(query, user), 0)
+	status, output, err := g.run(ctx, systemctl(query, user), DefaultTimeout)
 	return status, text(output), err
 }
 
