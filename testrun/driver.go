@@ -171,7 +171,7 @@ func (d *driver) guest(m machine.Machine, env script.Environment) *machine.Guest
 	return &machine.Guest{
 		Machine: m,
 		Bus:     d.bus,
-		Boot:    machine.StartOptions{Env: all, Dir: env.Dir},
+		Boot:    machine.StartOptions{Env: all},
 	}
 }
 

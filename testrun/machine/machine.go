@@ -57,7 +57,6 @@ type Dirs struct {
 type StartOptions struct {
 	AllowReboot bool     // a guest that reboots does; otherwise it ends
 	Env         []string // environment of the machine's process; nil: ours
-	Dir         string   // what relative paths in Env and the start script mean
 }
 
 // Shell runs bash command lines as root in a guest.

@@ -44,12 +44,13 @@ type MachineInfo struct {
 	OutDir    string `json:"out_dir"`
 }
 
-// Environment is the environment and working directory of the script. Machines
-// are spawned with it, as scripts set os.environ["NIX_DISK_IMAGE"] and use
-// relative paths.
+// Environment is the environment and working directory of the script.
 type Environment struct {
-	Env []string `json:"env"` // KEY=value
-	Dir string   `json:"cwd"`
+	// Env has the form KEY=value. Machines are spawned with it, as scripts set
+	// os.environ["NIX_DISK_IMAGE"]; their working directory is their own.
+	Env []string `json:"env"`
+	// Dir is what relative host paths in calls mean.
+	Dir string `json:"cwd"`
 }
 
 // Request is one call of a script: a machine's method or, with an empty
