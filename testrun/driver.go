@@ -8,8 +8,9 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"vm-prebuild/testrun/accel"
 	"vm-prebuild/testrun/event"
@@ -124,17 +125,20 @@ func (d *driver) addMachine(name string, command startcommand.Command, keepState
 		}
 	}
 	state := filepath.Join(d.dirs.tmp, "vm-state-"+name)
+	failed := func(err error) (machine.Machine, error) {
+		return nil, fmt.Errorf("state directory of machine %q: %w\n%s", name, err, ownDirectory)
+	}
 	if !keepState {
 		if _, err := os.Lstat(state); err == nil {
 			d.bus.Say(name, "deleting machine state directory "+state)
 			d.bus.Say(name, "if you want to keep the machine state, pass --keep-machine-state")
 		}
 		if err := os.RemoveAll(state); err != nil {
-			return nil, fmt.Errorf("state directory of machine %q: %w", name, err)
+			return failed(err)
 		}
 	}
 	if err := os.MkdirAll(state, 0o700); err != nil {
-		return nil, fmt.Errorf("state directory of machine %q: %w", name, err)
+		return failed(err)
 	}
 	m := qemu.New(qemu.Config{
 		Name:        name,
@@ -273,6 +277,10 @@ type directories struct {
 	lock    *os.File
 }
 
+// ownDirectory helps where a directory belongs to someone else, as happens to
+// those who share /tmp.
+const ownDirectory = "hint: set XDG_RUNTIME_DIR or TMPDIR to a writable directory of your own"
+
 // claimDirectories takes $XDG_RUNTIME_DIR, else the directory for temporary
 // files, as nixpkgs' driver does. A second driver of the same user at the same
 // time gets a directory of its own inside; with keepState it is refused, as it
@@ -287,16 +295,16 @@ func claimDirectories(keepState bool) (directories, error) {
 		return directories{}, err
 	}
 	if err := os.MkdirAll(base, 0o700); err != nil {
-		return directories{}, fmt.Errorf("runtime directory: %w\nhint: set XDG_RUNTIME_DIR or TMPDIR to a writable directory", err)
+		return directories{}, fmt.Errorf("runtime directory: %w\n%s", err, ownDirectory)
 	}
 	d := directories{tmp: base}
 	lockPath := filepath.Join(base, fmt.Sprintf(".nixos-test-run-%d.lock", os.Getuid()))
-	d.lock, err = os.OpenFile(lockPath, os.O_CREATE|os.O_RDWR, 0o600)
+	d.lock, err = os.OpenFile(lockPath, os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
-		return directories{}, fmt.Errorf("runtime directory: %w\nhint: set XDG_RUNTIME_DIR or TMPDIR to a writable directory", err)
+		return directories{}, fmt.Errorf("runtime directory: %w\n%s", err, ownDirectory)
 	}
-	err = syscall.Flock(int(d.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-	if errors.Is(err, syscall.EWOULDBLOCK) {
+	err = unix.Flock(int(d.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
 		d.lock.Close()
 		d.lock = nil
 		if keepState {
@@ -311,8 +319,12 @@ func claimDirectories(keepState bool) (directories, error) {
 		return directories{}, fmt.Errorf("locking %s: %w", lockPath, err)
 	}
 	d.shared = filepath.Join(d.tmp, "shared-xchg")
-	if err := os.MkdirAll(d.shared, 0o700); err != nil {
-		return directories{}, errors.Join(fmt.Errorf("shared directory: %w", err), d.release())
+	err = os.MkdirAll(d.shared, 0o700)
+	if err == nil {
+		err = unix.Access(d.shared, unix.W_OK|unix.X_OK) // another user's, in /tmp
+	}
+	if err != nil {
+		return directories{}, errors.Join(fmt.Errorf("shared directory %s: %w\n%s", d.shared, err, ownDirectory), d.release())
 	}
 	return d, nil
 }

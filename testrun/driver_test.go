@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"vm-prebuild/testrun/event"
 	"vm-prebuild/testrun/machine"
@@ -105,6 +108,36 @@ func TestSyncDisks(t *testing.T) {
 		if err != nil || result != (name == "up") {
 			t.Errorf("is_up of machine %s: %v %v", name, result, err)
 		}
+	}
+}
+
+// Users who share /tmp find each other's directories there.
+func TestDirectoriesOfAnother(t *testing.T) {
+	if os.Getuid() == 0 {
+		t.Skip("root may write to every directory")
+	}
+	base := runtimeDir(t)
+	shared := filepath.Join(base, "shared-xchg")
+	if err := os.Mkdir(shared, 0o500); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := claimDirectories(false); err == nil || !strings.Contains(err.Error(), shared) || !strings.Contains(err.Error(), ownDirectory) {
+		t.Errorf("error %v for a shared directory that is not writable", err)
+	}
+}
+
+// A lock file that is a link would have another file made or locked.
+func TestLockFileThatIsALink(t *testing.T) {
+	base := runtimeDir(t)
+	target := filepath.Join(base, "target")
+	if err := os.Symlink(target, filepath.Join(base, fmt.Sprintf(".nixos-test-run-%d.lock", os.Getuid()))); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := claimDirectories(false); !errors.Is(err, unix.ELOOP) || !strings.Contains(err.Error(), ownDirectory) {
+		t.Errorf("error %v", err)
+	}
+	if _, err := os.Lstat(target); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the link's target: %v", err)
 	}
 }
 
