@@ -10,7 +10,9 @@
 package startcommand
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -58,9 +60,10 @@ func (c Command) Check() error {
 		return nil
 	}
 	info, err := os.Stat(c.Script)
+	var path *fs.PathError
 	switch {
-	case err != nil:
-		return fmt.Errorf("start script %s: %w\nhint: build the machine first, or check the path in the configuration", c.Script, err)
+	case errors.As(err, &path):
+		return fmt.Errorf("start script %s: %w\nhint: build the machine first, or check the path in the configuration", c.Script, path.Err)
 	case !info.Mode().IsRegular():
 		return fmt.Errorf("start script %s is not a regular file", c.Script)
 	case info.Mode()&0o111 == 0:
