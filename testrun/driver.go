@@ -264,7 +264,8 @@ func (d *driver) close() error {
 		for _, s := range d.vlans {
 			errs = append(errs, s.Close())
 		}
-		errs = append(errs, d.reaper.Close(), d.dirs.release())
+		d.reaper.Close()
+		errs = append(errs, d.dirs.release())
 		return errors.Join(errs...)
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -87,7 +88,15 @@ func Run(ctx context.Context, cfg Config, o Options) (err error) {
 }
 
 func (d *driver) run(ctx context.Context, interactive bool) error {
-	host := python.Host{Python: d.cfg.Python, Start: d.reaper.Spawn}
+	interpreter := 0
+	host := python.Host{Python: d.cfg.Python, Start: func(cmd *exec.Cmd) error {
+		err := d.reaper.Spawn(cmd)
+		if err == nil {
+			interpreter = cmd.Process.Pid
+		}
+		return err
+	}}
+	defer func() { d.reaper.Kill(interpreter) }()
 	if interactive {
 		return host.Interact(ctx, d.session())
 	}

@@ -21,7 +21,7 @@ type fake struct {
 	dirs    machine.Dirs
 	path    string // in front of PATH, for a systemctl that plays along
 	started int
-	stuck   bool
+	stuck   error
 	timeout time.Duration // of the last command
 }
 
@@ -41,8 +41,8 @@ var errStuck = errors.New("no answer")
 
 func (f *fake) Run(ctx context.Context, command string, timeout time.Duration) (int, []byte, error) {
 	f.timeout = timeout
-	if f.stuck {
-		return 0, nil, errStuck
+	if f.stuck != nil {
+		return 0, nil, f.stuck
 	}
 	args := []string{"bash", "-c", "set -euo pipefail; " + command}
 	if timeout > 0 {
@@ -116,7 +116,7 @@ func TestSucceedAndFail(t *testing.T) {
 
 func TestErrorsOfTheShellNameTheMachine(t *testing.T) {
 	g, f, _ := newGuest(t)
-	f.stuck = true
+	f.stuck = errStuck
 	_, err := g.Succeed(t.Context(), []string{"true"}, 0)
 	var e *machine.Error
 	if !errors.As(err, &e) || !errors.Is(err, errStuck) {
@@ -127,6 +127,17 @@ func TestErrorsOfTheShellNameTheMachine(t *testing.T) {
 			t.Errorf("%q lacks %q", err, part)
 		}
 	}
+}
+
+// late is the shell's error for a guest that is silent beyond a time-out.
+type late struct{ error }
+
+func (late) Timeout() bool { return true }
+
+func TestWaitOnASilentGuest(t *testing.T) {
+	g, f, _ := newGuest(t)
+	f.stuck = late{errStuck}
+	wantAssertion(t, g.WaitForFile(t.Context(), "/", time.Second), "action timed out after ")
 }
 
 func TestMissingCapabilities(t *testing.T) {
@@ -186,7 +197,7 @@ func TestWaitsEnd(t *testing.T) {
 			}
 		}
 	}
-	f.stuck = true
+	f.stuck = errStuck
 	if err := g.WaitForFile(t.Context(), "/", time.Minute); !errors.Is(err, errStuck) {
 		t.Errorf("stuck guest: %v", err)
 	}

@@ -3,6 +3,7 @@ package machine
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -43,7 +44,10 @@ func (g *Guest) poll(ctx context.Context, timeout time.Duration, setup, body str
 		}
 		script := fmt.Sprintf("%s\nfor pause in %s; do\n%s\nsleep $pause\ndone\nexit %d", setup, pauses(first), body, statusAgain)
 		status, output, err := g.run(ctx, script, left)
+		var late interface{ Timeout() bool }
 		switch {
+		case errors.As(err, &late) && late.Timeout() && ctx.Err() == nil:
+			return "", timedOut(start, timeout) // the guest is too slow to say so itself
 		case err != nil:
 			return "", err
 		case status == 0:

@@ -174,6 +174,9 @@ func (m *Machine) Wait(ctx context.Context) error {
 	}
 	<-p.exited
 	m.ended(p)
+	if p.killed {
+		return p.death() // not how a guest powers off
+	}
 	return nil
 }
 

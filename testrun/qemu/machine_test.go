@@ -210,6 +210,16 @@ func TestPanicOfTheGuest(t *testing.T) {
 	wantError(t, err, "the guest's kernel panicked")
 }
 
+func TestSIGKILLIsNotAShutdown(t *testing.T) {
+	m := started(t)
+	if err := syscall.Kill(pid(t, m), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	within(t, time.Second, func() {
+		wantError(t, m.Wait(t.Context()), "ended unexpectedly: signal: killed")
+	})
+}
+
 func TestStoppedQEMU(t *testing.T) {
 	m := started(t)
 	if err := syscall.Kill(pid(t, m), syscall.SIGSTOP); err != nil {

@@ -46,6 +46,7 @@ type process struct {
 	// ctx ends with the process; its cause says how it ended.
 	ctx    context.Context
 	cancel context.CancelCauseFunc
+	killed bool          // valid once exited is closed
 	exited chan struct{} // closed after ctx has ended and everything is closed
 }
 
@@ -77,7 +78,7 @@ func start(ctx context.Context, cfg Config, o machine.StartOptions) (*process, e
 	}
 	p := &process{cfg: cfg, exited: make(chan struct{}), console: &console{}}
 	p.ctx, p.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
-	p.cmd = cfg.Command.Build(env, startcommand.Options{
+	p.cmd, err = cfg.Command.Build(env, startcommand.Options{
 		QMPSocket:   monitors.Addr().String(),
 		ShellSocket: shells.Addr().String(),
 		StateDir:    cfg.Dirs.State,
@@ -86,6 +87,9 @@ func start(ctx context.Context, cfg Config, o machine.StartOptions) (*process, e
 		Display:     cfg.Display,
 		ForceTCG:    cfg.ForceTCG,
 	})
+	if err != nil {
+		return fail(err)
+	}
 	if err := p.spawn(); err != nil {
 		return fail(err)
 	}
@@ -171,6 +175,7 @@ func (p *process) watch(fromGuest *os.File, drained <-chan struct{}) {
 		p.monitor.Close()
 		p.shell.Close()
 	}
+	p.killed = p.cmd.ProcessState.ExitCode() < 0 // by a signal that QEMU did not handle
 	close(p.exited)
 }
 

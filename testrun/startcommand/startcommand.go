@@ -84,9 +84,17 @@ type Options struct {
 }
 
 // Build makes the process that starts the machine, in directory o.StateDir
-// and with environment env plus what start scripts expect.
-func (c Command) Build(env []string, o Options) *exec.Cmd {
-	args := o.qemuArguments(c.pinsHostCPU())
+// and with environment env plus what start scripts expect. It fails when the
+// script insists on KVM and KVM cannot be used.
+func (c Command) Build(env []string, o Options) (*exec.Cmd, error) {
+	args := o.qemuArguments()
+	if o.ForceTCG {
+		tcg, err := c.tcgArguments()
+		if err != nil {
+			return nil, err
+		}
+		args = append(args, tcg...)
+	}
 	var cmd *exec.Cmd
 	if c.Script != "" {
 		cmd = exec.Command(c.Script, args...)
@@ -99,11 +107,11 @@ func (c Command) Build(env []string, o Options) *exec.Cmd {
 		"USE_TMPDIR=1", // the script is to use TMPDIR itself, not one below it
 		"SHARED_DIR="+o.SharedDir,
 	)
-	return cmd
+	return cmd, nil
 }
 
 // qemuArguments are appended to the start script's own.
-func (o Options) qemuArguments(hostCPU bool) []string {
+func (o Options) qemuArguments() []string {
 	args := []string{
 		// QEMU connects to us, so there is no socket to poll for.
 		"-chardev", "socket,id=qmp,path=" + o.QMPSocket,
@@ -125,27 +133,35 @@ func (o Options) qemuArguments(hostCPU bool) []string {
 	if !o.Display {
 		args = append(args, "-nographic")
 	}
-	if o.ForceTCG {
-		// Overrides the script's own accel=kvm:tcg: QEMU merges -machine options
-		// and the last one counts.
-		args = append(args, "-machine", "accel=tcg")
-		if hostCPU {
-			// -cpu host exists under KVM only.
-			args = append(args, "-cpu", "max")
-		}
-	}
 	return args
 }
 
-// pinsHostCPU reports whether the start script asks for -cpu host.
-func (c Command) pinsHostCPU() bool {
+var (
+	accelOption = regexp.MustCompile(`(^|\s)--?accel[\s=]+(\S+)`)
+	hostCPU     = regexp.MustCompile(`(^|\s)--?cpu[\s=]+host\b`)
+)
+
+// tcgArguments have QEMU emulate the guest, whatever the start command says.
+func (c Command) tcgArguments() ([]string, error) {
 	text := c.Line
 	if c.Script != "" {
 		b, err := os.ReadFile(c.Script)
 		if err != nil {
-			return false // Check has the better error
+			return nil, err
 		}
 		text = string(b)
 	}
-	return strings.Contains(text, "-cpu host")
+	// QEMU merges -machine options and the last one counts, which overrides
+	// -machine accel=kvm:tcg and -enable-kvm. It refuses to do so for -accel.
+	args := []string{"-machine", "accel=tcg"}
+	if accel := accelOption.FindStringSubmatch(text); accel != nil {
+		if !strings.HasPrefix(accel[2], "tcg") {
+			return nil, fmt.Errorf("start command %s has -accel %s, which nothing can override, and KVM cannot be used here\nhint: write -machine accel=kvm:tcg instead", c, accel[2])
+		}
+		args = nil
+	}
+	if hostCPU.MatchString(text) {
+		args = append(args, "-cpu", "max") // -cpu host exists under KVM only
+	}
+	return args, nil
 }

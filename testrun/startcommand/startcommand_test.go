@@ -41,7 +41,11 @@ func printer(t *testing.T, extra string) startcommand.Command {
 func arguments(t *testing.T, c startcommand.Command, o startcommand.Options) []string {
 	t.Helper()
 	o.StateDir = t.TempDir()
-	out, err := c.Build(os.Environ(), o).Output()
+	cmd, err := c.Build(os.Environ(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.Output()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,13 +82,23 @@ func TestBuild(t *testing.T) {
 	if args = arguments(t, printer(t, "# -cpu host"), o); !slices.Contains(args, "max") {
 		t.Errorf("%q: -cpu host exists under KVM only", args)
 	}
+	if args = arguments(t, printer(t, "# qemu -accel tcg,thread=single"), o); slices.Contains(args, "accel=tcg") {
+		t.Errorf("%q: QEMU takes -accel or -machine accel=, not both", args)
+	}
+	if _, err := printer(t, "# qemu -accel kvm -m 1").Build(nil, o); err == nil || !strings.Contains(err.Error(), "-accel kvm, which nothing can override") {
+		t.Errorf("error %v for a script that insists on KVM", err)
+	}
 }
 
 func TestEnvironment(t *testing.T) {
 	c := startcommand.Command{Line: "env;:"}
 	env := []string{"PATH=" + os.Getenv("PATH"), "NIX_DISK_IMAGE=/d", "TMPDIR=/other"}
 	state := t.TempDir()
-	out, err := c.Build(env, startcommand.Options{StateDir: state, SharedDir: "/shared"}).Output()
+	cmd, err := c.Build(env, startcommand.Options{StateDir: state, SharedDir: "/shared"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.Output()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -56,6 +56,8 @@ def outcome_of_exit(error: SystemExit) -> dict[str, Any]:
 
 def invalid_script(error: InvalidScript) -> list[str]:
     cause = error.cause
+    if type(cause) is ValueError:  # compile's, up to Python 3.11.3
+        return [f"SyntaxError: {cause} ({error.path})"]
     if not isinstance(cause, SyntaxError):
         return [str(error)]
 
