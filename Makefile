@@ -61,13 +61,19 @@ e2e: build prebuilt
 bench: setup
 	$(GO) test -run '^$$' -bench . -benchtime 3x ./...
 
-# Each fuzz target searches for a minute.
+# What takes long: each fuzz target searches for a minute, and what kills
+# processes does so many times over.
 soak: test
 	for p in $$($(GO) list ./...); do \
 	  for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz' || true); do \
 	    echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime 60s $$p; \
 	  done; \
 	done
+	$(GO) test -race -count=20 -timeout 30m -run 'Kill|SIG|Stuck|GivenUp' \
+	  ./storedb ./testrun/reaper ./testrun/suite ./testrun/qemu ./testrun/shell
+	. nix/offline/env.sh && \
+	  VM_PREBUILD_BIN=$(abspath $(BIN)) VM_PREBUILD_MANIFEST=$(abspath $(CACHE))/prebuilt/manifest.json \
+	  $(GO) test -count=10 -timeout 60m -run 'SIG' ./cmd/e2e
 
 fmt: $(LINT_BIN)
 	$(LINT_BIN) fmt
