@@ -1,6 +1,6 @@
 // Package prebuild builds everything that NixOS VM tests need before they run,
-// says beforehand what that takes, and brings the result into other stores. Its
-// entry points are [Nix.Plan], [Nix.Build], [Find] and [Import].
+// says beforehand what that takes, and finds the results. Its entry points are
+// [Nix.Plan], [Nix.Build], [Find] and [FindClosureInfo].
 package prebuild
 
 import (

@@ -26,6 +26,12 @@ if [ "$(id -u)" != 0 ]; then
     exit 2
 fi
 
+if ! command -v go >/dev/null; then
+    say "there is no Go toolchain on PATH, and Debian 12's is too old"
+    say "hint: install the Go version that go.mod names, and put it on root's PATH"
+    exit 3
+fi
+
 missing=
 for p in $packages; do
     dpkg-query -W -f='${db:Status-Status}\n' "$p" 2>/dev/null | grep -qx installed || missing="$missing $p"
