@@ -5,11 +5,17 @@
 //
 // The guest's side is backdoor.service of nixpkgs'
 // nixos/modules/testing/test-instrumentation.nix: it prints a greeting and
-// then executes whatever lines it reads. The protocol has no framing of its
-// own, so every command here ends with a numbered status line; whatever an
-// earlier, given-up command still prints is told apart by that number and
-// dropped. A command that never ends therefore costs its caller a time-out,
-// never the stream.
+// then executes whatever lines it reads. Two things about it are not as simple
+// as they look.
+//
+// The protocol has no framing. So every command here ends with a numbered
+// status line, and what an earlier, given-up command still prints is awaited and
+// dropped before the next one is sent. A command that never ends therefore costs
+// its caller a time-out, never the stream.
+//
+// QEMU drops what a guest writes to a virtio console while the host's end of it
+// is full, that is when we do not get to run for a moment. So the guest writes
+// output in chunks, and waits for a line feed of ours after each full one.
 package shell
 
 import (
@@ -22,7 +28,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"vm-prebuild/testrun/machine"
@@ -38,9 +43,15 @@ const Greeting = "Spawning backdoor root shell..."
 // be stuck.
 const Grace = 2 * time.Second
 
-// maxLine bounds one line from the guest, that is the base64 of one command's
-// output.
-const maxLine = 512 << 20
+// chunk is how many bytes of base64 the guest sends before it waits for us. The
+// buffer of QEMU's socket takes at least twice as much, in writes of 2 KiB.
+const chunk = 32 << 10
+
+// maxLine bounds one line from the guest.
+const maxLine = 1 << 20
+
+// maxOutput bounds the base64 of one command's output.
+const maxOutput = 512 << 20
 
 // ErrClosed says that the guest's end of the shell is gone.
 var ErrClosed = errors.New("the guest's shell closed the connection")
@@ -63,7 +74,8 @@ func (e *TimeoutError) Timeout() bool { return true }
 type Conn struct {
 	conn  net.Conn
 	turn  chan struct{} // holds one token: whose turn it is to run a command
-	next  atomic.Uint64
+	sent  uint64        // number of the last command of Run; guarded by turn
+	seen  uint64        // number of the last status line; guarded by turn
 	lines chan string
 	done  chan struct{} // closed when the reader ends
 	wg    sync.WaitGroup
@@ -146,6 +158,7 @@ func (c *Conn) Connect(ctx context.Context, say func(line string)) error {
 		}
 		say(line)
 		if strings.Contains(line, Greeting) {
+			c.seen = c.sent // a new shell owes nothing
 			return nil
 		}
 	}
@@ -168,28 +181,60 @@ func (c *Conn) Run(ctx context.Context, command string, timeout time.Duration) (
 		ctx, cancel = context.WithTimeoutCause(ctx, timeout+Grace, late)
 		defer cancel()
 	}
-	mark := fmt.Sprintf("vmt-%d ", c.next.Add(1))
-	if err := c.send(ctx, commandLine(command, timeout)+`; echo "`+mark+`${PIPESTATUS[0]}"`+"\n"); err != nil {
+	if c.seen < c.sent {
+		// The guest still has a command that was given up, and would take the
+		// next line for our answer to a chunk of its output.
+		if _, _, err := c.answer(ctx, c.sent); err != nil {
+			return 0, nil, err
+		}
+	}
+	number := c.sent + 1
+	if err := c.send(ctx, script(command, timeout, number)); err != nil {
 		return 0, nil, err
 	}
-	data := ""
+	c.sent = number
+	status, encoded, err := c.answer(ctx, number)
+	if err != nil {
+		return 0, nil, err
+	}
+	if output, err = base64.StdEncoding.DecodeString(encoded); err != nil {
+		return 0, nil, fmt.Errorf("the guest's shell answered with malformed base64: %w", err)
+	}
+	return status, output, nil
+}
+
+// answer reads until the status line of a command and returns its exit status
+// and the base64 of its output.
+func (c *Conn) answer(ctx context.Context, number uint64) (int, string, error) {
+	var encoded strings.Builder
 	for {
 		line, err := c.line(ctx)
 		if err != nil {
-			return 0, nil, err
+			return 0, "", err
 		}
-		code, ours := strings.CutPrefix(line, mark)
-		if !ours {
-			data = line // of this command, or of one that was given up
+		if rest, ok := strings.CutPrefix(line, statusMark); ok {
+			var n uint64
+			var status int
+			if _, err := fmt.Sscanf(rest, "%d %d", &n, &status); err != nil || n > number {
+				return 0, "", fmt.Errorf("the guest's shell answered %q instead of the exit status of command %d", line, number)
+			}
+			c.seen = n
+			if n == number {
+				return status, encoded.String(), nil
+			}
+			encoded.Reset() // that was the output of an earlier command
 			continue
 		}
-		if status, err = strconv.Atoi(code); err != nil {
-			return 0, nil, fmt.Errorf("the guest's shell answered %q instead of an exit status", line)
+		encoded.WriteString(line)
+		if encoded.Len() > maxOutput {
+			c.conn.Close()
+			return 0, "", fmt.Errorf("a command's output has more than %d bytes of base64\nhint: write it to a file and copy that", maxOutput)
 		}
-		if output, err = base64.StdEncoding.DecodeString(data); err != nil {
-			return 0, nil, fmt.Errorf("the guest's shell answered with malformed base64: %w", err)
+		if len(line) == chunk {
+			if err := c.send(ctx, "\n"); err != nil {
+				return 0, "", err
+			}
 		}
-		return status, output, nil
 	}
 }
 
@@ -200,17 +245,28 @@ func (c *Conn) Send(ctx context.Context, command string, timeout time.Duration) 
 		return err
 	}
 	defer c.release()
-	return c.send(ctx, commandLine(command, timeout)+"\n")
+	return c.send(ctx, invocation(command, timeout)+" >/dev/null\n")
 }
 
-// commandLine is what the guest's shell executes: one line that prints the
-// base64 of the command's output and a line feed.
-func commandLine(command string, timeout time.Duration) string {
+// statusMark begins a status line; base64 has no hyphen.
+const statusMark = "vmt-"
+
+// script is what the guest's shell executes for Run: one line that prints the
+// output of a command as base64, in chunks, and a status line.
+func script(command string, timeout time.Duration, number uint64) string {
+	return fmt.Sprintf(`o=$(%s | base64 -w %[2]d; exit ${PIPESTATUS[0]}); s=$?; `+
+		`for l in $o; do echo $l; ((${#l} < %[2]d)) || read -r; done; `+
+		`unset o l; echo %[3]s%[4]d $s`+"\n",
+		invocation(command, timeout), chunk, statusMark, number)
+}
+
+// invocation is the command line that runs a command without input.
+func invocation(command string, timeout time.Duration) string {
 	prefix := ""
 	if timeout > 0 {
 		prefix = "timeout " + strconv.FormatFloat(timeout.Seconds(), 'f', -1, 64) + " "
 	}
-	return prefix + "bash -c " + machine.Quote("set -euo pipefail; "+command) + " </dev/null | (base64 -w 0; echo)"
+	return prefix + "bash -c " + machine.Quote("set -euo pipefail; "+command) + " </dev/null"
 }
 
 func (c *Conn) acquire(ctx context.Context) error {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -94,6 +95,10 @@ func TestRun(t *testing.T) {
 		{"standard input is empty", "cat; echo end", 0, "end\n"},
 		{"bytes", `printf '\000\377\r\n\n'`, 0, "\x00\xff\r\n\n"},
 		{"looks like an answer", "echo 'vmt-3 0'", 0, "vmt-3 0\n"},
+		{"just one chunk", "head -c 24576 /dev/zero | tr '\\0' x", 0, strings.Repeat("x", 24576)},
+		{"a byte more", "head -c 24577 /dev/zero | tr '\\0' x", 0, strings.Repeat("x", 24577)},
+		{"two chunks", "head -c 49152 /dev/zero | tr '\\0' x", 0, strings.Repeat("x", 49152)},
+		{"chunks and a status", "head -c 100000 /dev/zero | tr '\\0' x; exit 9", 9, strings.Repeat("x", 100000)},
 		{"1 MiB", "head -c 1048576 /dev/zero | tr '\\0' x", 0, strings.Repeat("x", 1<<20)},
 	}
 	for _, test := range tests {
@@ -168,6 +173,71 @@ func TestGivenUpCommandLeavesTheStreamInOrder(t *testing.T) {
 	status, output, err := g.Run(t.Context(), "echo fresh", 10*time.Second)
 	if err != nil || status != 0 || string(output) != "fresh\n" {
 		t.Errorf("%d %q %v", status, output, err)
+	}
+}
+
+// A command that is given up between two chunks of its output leaves the guest
+// waiting for an answer, which must not be the next command.
+func TestGivenUpBetweenChunks(t *testing.T) {
+	for range 5 {
+		g := connected(t)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+		_, _, err := g.Run(ctx, "head -c 3000000 /dev/zero", 0)
+		cancel()
+		if err != nil && !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatal(err)
+		}
+		status, output, err := g.Run(t.Context(), "echo fresh", 10*time.Second)
+		if err != nil || status != 0 || string(output) != "fresh\n" {
+			t.Fatalf("%d %q %v", status, output, err)
+		}
+	}
+}
+
+// What is in flight at any time fits into the buffer of QEMU's socket, beyond
+// which QEMU drops what the guest writes.
+func TestGuestWaitsForTheHost(t *testing.T) {
+	host, peer := net.Pipe()
+	c := shell.New(host)
+	defer c.Close()
+	defer peer.Close()
+	bash := exec.Command("bash", "--norc")
+	stdin, err := bash.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout, err := bash.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := bash.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = bash.Process.Kill(); _ = bash.Wait() }()
+	command := make(chan []byte, 1)
+	go func() {
+		buf := make([]byte, 64<<10)
+		n, _ := peer.Read(buf)
+		command <- buf[:n]
+	}()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	go func() { _, _, _ = c.Run(ctx, "head -c 1000000 /dev/zero", 0) }()
+	if _, err := stdin.Write(<-command); err != nil {
+		t.Fatal(err)
+	}
+	// The host is silent: what bash has written after a while is all it writes.
+	got := make([]byte, 1<<20)
+	n, err := io.ReadAtLeast(stdout, got, 32769)
+	if err != nil || n != 32769 || got[n-1] != '\n' {
+		t.Fatalf("%d bytes, %v", n, err)
+	}
+	quiet := make(chan int, 1)
+	go func() { n, _ := stdout.Read(got); quiet <- n }()
+	select {
+	case n := <-quiet:
+		t.Errorf("%d bytes more without an answer", n)
+	case <-time.After(200 * time.Millisecond):
 	}
 }
 
