@@ -280,6 +280,32 @@ func TestSIGSTOPOfQEMU(t *testing.T) {
 	r.nothingLeft(time.Second)
 }
 
+// TestBusyHost has the driver stand still again and again while a guest writes:
+// QEMU drops output that nobody takes, so the guest must not write it then.
+func TestBusyHost(t *testing.T) {
+	r := start(t, configOf(t, "vm-help"), ready+`
+out = machine.succeed("head -c 3000000 /dev/zero | tr '\\0' z")
+assert out == "z" * 3000000, len(out)
+`)
+	r.await("^READY$", booting)
+	r.await("must succeed: head", time.Minute)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for range 20 {
+			_ = r.cmd.Process.Signal(syscall.SIGSTOP)
+			time.Sleep(100 * time.Millisecond) // for the guest to go on meanwhile
+			_ = r.cmd.Process.Signal(syscall.SIGCONT)
+			time.Sleep(20 * time.Millisecond) // for the driver to take some of it
+		}
+	}()
+	code, _ := r.end(2 * time.Minute)
+	<-ended
+	if code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+}
+
 // qemu returns the process of the machine that is started next.
 func (r *run) qemu() int {
 	r.t.Helper()
