@@ -19,18 +19,18 @@ import (
 type grammar struct {
 	Config string `short:"c" type:"path" placeholder:"FILE" help:"JSON configuration that driver.nix wrote (nixpkgs 26.05 and later)."`
 
-	StartScripts   []string `name:"start-scripts" sep:" " env:"startScripts" placeholder:"SCRIPT" help:"Start scripts of the machines (nixpkgs up to 25.11)."`
-	VMNames        []string `name:"vm-names" sep:" " env:"vmNames" placeholder:"NAME" help:"Names of the machines, in the order of --vm-start-scripts."`
-	VMStartScripts []string `name:"vm-start-scripts" sep:" " env:"vmStartScripts" placeholder:"SCRIPT" help:"Start scripts of the machines."`
-	VLANs          []int    `name:"vlans" sep:" " env:"vlans" placeholder:"N" help:"VLAN numbers."`
-	GlobalTimeout  int      `env:"globalTimeout" default:"3600" placeholder:"SECONDS" help:"End the test after this many seconds; ${default} unless the configuration says otherwise."`
+	StartScripts   []string `name:"start-scripts" sep:" " env:"startScripts" placeholder:"SCRIPT" help:"Start scripts of the machines (nixpkgs up to 25.11; not with --config)."`
+	VMNames        []string `name:"vm-names" sep:" " env:"vmNames" placeholder:"NAME" help:"Names of the machines, in the order of --vm-start-scripts (not with --config)."`
+	VMStartScripts []string `name:"vm-start-scripts" sep:" " env:"vmStartScripts" placeholder:"SCRIPT" help:"Start scripts of the machines (not with --config)."`
+	VLANs          []int    `name:"vlans" sep:" " env:"vlans" placeholder:"N" help:"VLAN numbers (not with --config)."`
+	GlobalTimeout  *int     `env:"globalTimeout" placeholder:"SECONDS" help:"End the test after this many seconds. Default: what the configuration says, else 3600."`
 	Script         string   `arg:"" optional:"" type:"path" env:"testScript" help:"Test script; it replaces the configuration's."`
 
 	Output      string        `short:"o" name:"output-directory" aliases:"output_directory" type:"existingdir" default:"." placeholder:"DIR" help:"Directory for results, which must exist (default: the current one)."`
 	Interactive bool          `short:"I" negatable:"" help:"Offer a Python prompt instead of running the script."`
 	KeepState   bool          `short:"K" name:"keep-machine-state" aliases:"keep-vm-state" help:"Keep the machines' disks of an earlier run."`
 	JUnitXML    string        `name:"junit-xml" placeholder:"FILE" help:"Write a JUnit report, relative to the output directory."`
-	LogLevel    string        `env:"logLevel" enum:"debug,info,warning,error" default:"info" help:"Lowest level of messages shown: ${enum}."`
+	LogLevel    string        `env:"logLevel" enum:"debug,info,warning,error" default:"info" help:"Lowest level of messages shown: ${enum}. What a script logs, its steps and the consoles are shown at every level."`
 	DebugHook   string        `name:"debug-hook-attach" aliases:"debug-hook" hidden:"" help:"Accepted for nixpkgs' run.nix."`
 	BootTimeout time.Duration `default:"5m" help:"How long a machine may take from its start to its root shell."`
 	VLANBackend string        `name:"vlan-backend" enum:"hub,vde_switch" default:"hub" help:"What connects the machines: ${enum}."`
@@ -64,7 +64,7 @@ func (g *grammar) config() (cfg testrun.Config, err error) {
 		}
 	default:
 		cfg.VLANs = g.VLANs
-		cfg.GlobalTimeout = time.Duration(g.GlobalTimeout) * time.Second
+		cfg.GlobalTimeout = testrun.DefaultGlobalTimeout
 		scripts := g.VMStartScripts
 		if len(scripts) == 0 {
 			scripts = g.StartScripts
@@ -72,6 +72,9 @@ func (g *grammar) config() (cfg testrun.Config, err error) {
 		if err = cfg.UseStartScripts(g.VMNames, scripts); err != nil {
 			return cfg, err
 		}
+	}
+	if g.GlobalTimeout != nil {
+		cfg.GlobalTimeout = time.Duration(*g.GlobalTimeout) * time.Second
 	}
 	if g.Script != "" {
 		cfg.ScriptPath = g.Script

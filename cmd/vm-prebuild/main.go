@@ -19,7 +19,7 @@ type command struct {
 func main() {
 	cli.App{
 		Name:        "vm-prebuild",
-		Description: "Prebuild NixOS VM tests, so that running them costs what their assertions cost.",
+		Description: "Prebuild NixOS VM tests: all that they need before their machines boot.",
 		Examples: []cli.Example{
 			{Text: "What do the tests of this flake still need?", Command: "vm-prebuild plan"},
 			{Text: "Build them with another nixpkgs, then run them", Command: "vm-prebuild build -- --override-input nixpkgs path:../nixpkgs && result/bin/run-vm-tests"},

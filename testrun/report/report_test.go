@@ -22,7 +22,7 @@ var story = []event.Event{
 	event.Log{Level: event.Debug, Text: "said at any level", Always: true},
 	event.BlockOpen{ID: 1, Text: "subtest: works", Subtest: "works"},
 	event.BlockOpen{ID: 2, Machine: "web", Text: "must succeed: true"},
-	event.Serial{Machine: "web", Text: "a \x1b[1mserial\x07 line <&>"},
+	event.Serial{Machine: "web", Text: "\x1bca \x1b[1mserial\x07 line <&>"},
 	event.BlockClose{ID: 2, Machine: "web", Text: "must succeed: true", Duration: 54 * time.Millisecond},
 	event.BlockClose{ID: 1, Text: "subtest: works", Subtest: "works", Duration: 1500 * time.Millisecond},
 	event.BlockOpen{ID: 3, Text: "subtest: breaks", Subtest: "breaks"},

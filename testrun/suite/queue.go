@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"runtime"
 	"slices"
@@ -12,19 +13,19 @@ import (
 )
 
 // queue decides which test runs next: the first waiting one for which there are
-// a free job and enough memory. A test that needs more memory than there is runs
-// alone.
+// a free job, enough cores and enough memory. A test that needs more than there
+// is runs alone.
 type queue struct {
 	tests     []Test
 	waiting   []int // indices into tests
 	running   int
 	freeJobs  int
+	freeCores int
 	freeMiB   int
-	memoryMiB int
 }
 
-func newQueue(tests []Test, jobs, memoryMiB int) *queue {
-	q := &queue{tests: tests, freeJobs: jobs, freeMiB: memoryMiB, memoryMiB: memoryMiB}
+func newQueue(tests []Test, jobs, cores, memoryMiB int) *queue {
+	q := &queue{tests: tests, freeJobs: jobs, freeCores: cores, freeMiB: memoryMiB}
 	for i := range tests {
 		q.waiting = append(q.waiting, i)
 	}
@@ -37,10 +38,12 @@ func (q *queue) next() (test int, ok bool) {
 		return 0, false
 	}
 	for at, i := range q.waiting {
-		if q.tests[i].MemoryMiB() <= q.freeMiB || q.running == 0 {
+		fits := q.tests[i].MemoryMiB() <= q.freeMiB && q.tests[i].Cores() <= q.freeCores
+		if fits || q.running == 0 {
 			q.waiting = slices.Delete(q.waiting, at, at+1)
 			q.running++
 			q.freeJobs--
+			q.freeCores -= q.tests[i].Cores()
 			q.freeMiB -= q.tests[i].MemoryMiB()
 			return i, true
 		}
@@ -52,17 +55,19 @@ func (q *queue) next() (test int, ok bool) {
 func (q *queue) done(test int) {
 	q.running--
 	q.freeJobs++
+	q.freeCores += q.tests[test].Cores()
 	q.freeMiB += q.tests[test].MemoryMiB()
 }
 
-// defaultJobs keeps the virtual cores within the processor's. GOMAXPROCS knows
-// the limits of a container, too.
-func defaultJobs(tests []Test) int {
-	largest := 1
-	for _, t := range tests {
-		largest = max(largest, t.Cores())
+// limits returns how many tests and how many of their cores may run at once. A
+// number of jobs that the user chose is not second-guessed; without one, the
+// machines' cores stay within the processor's. (GOMAXPROCS knows the limits of a
+// container, too.)
+func limits(jobs, tests int) (maxJobs, cores int) {
+	if jobs > 0 {
+		return jobs, math.MaxInt
 	}
-	return max(runtime.GOMAXPROCS(0)/largest, 1)
+	return tests, runtime.GOMAXPROCS(0)
 }
 
 // memAvailableMiB asks the kernel how much memory can be used without swapping.

@@ -23,7 +23,7 @@ func start(q *queue) (started []int) {
 
 func TestQueue(t *testing.T) {
 	tests := []Test{testOf(600, 1), testOf(600, 1), testOf(300, 1), testOf(5000, 1), testOf(100, 1)}
-	q := newQueue(tests, 2, 1000)
+	q := newQueue(tests, 2, 100, 1000)
 	steps := []struct {
 		done int
 		want []int
@@ -48,12 +48,25 @@ func TestQueue(t *testing.T) {
 	}
 }
 
-func TestDefaultJobs(t *testing.T) {
-	if n := defaultJobs([]Test{testOf(1, 100000)}); n != 1 {
-		t.Errorf("%d jobs for a test larger than the machine", n)
+func TestQueueOfCores(t *testing.T) {
+	q := newQueue([]Test{testOf(1, 1), testOf(1, 8), testOf(1, 1), testOf(1, 1)}, 4, 2, 1000)
+	// The second test is larger than the processor: it runs alone, last.
+	for i, want := range [][]int{{0, 2}, {3}, nil, {1}} {
+		if i > 0 {
+			q.done([]int{0, 2, 3}[i-1])
+		}
+		if diff := cmp.Diff(want, start(q)); diff != "" {
+			t.Errorf("step %d: %s", i, diff)
+		}
 	}
-	if n := defaultJobs(nil); n < 1 {
-		t.Errorf("%d jobs for no tests", n)
+}
+
+func TestLimits(t *testing.T) {
+	if jobs, cores := limits(3, 10); jobs != 3 || cores < 1<<30 {
+		t.Errorf("chosen: %d jobs, %d cores", jobs, cores)
+	}
+	if jobs, cores := limits(0, 10); jobs != 10 || cores < 1 {
+		t.Errorf("by default: %d jobs, %d cores", jobs, cores)
 	}
 }
 

@@ -62,7 +62,7 @@ func (r *Report) Count(s Status) (n int) {
 // Options says how to run tests. The zero value of a field means its default.
 type Options struct {
 	OutputDir string // below which every test gets a directory; required
-	Jobs      int    // tests at once; default: processor cores by the cores of the largest test, at least 1
+	Jobs      int    // tests at once; default: as many as the processor has cores for
 	MemoryMiB int    // memory of all running machines; default: 80 % of what is available
 
 	// Grace is the time that a driver gets between SIGTERM and SIGKILL to end its
@@ -100,7 +100,7 @@ func Run(ctx context.Context, m *Manifest, names []string, o Options) (*Report, 
 		}
 		tests[i] = test
 	}
-	if err := o.setDefaults(tests); err != nil {
+	if err := o.setDefaults(); err != nil {
 		return nil, err
 	}
 	reap, err := reaper.Start()
@@ -110,7 +110,8 @@ func Run(ctx context.Context, m *Manifest, names []string, o Options) (*Report, 
 	defer reap.Close()
 	report := &Report{Results: []Result{}, Started: time.Now()}
 	ended := make(chan Result)
-	queue := newQueue(tests, o.Jobs, o.MemoryMiB)
+	jobs, cores := limits(o.Jobs, len(tests))
+	queue := newQueue(tests, jobs, cores, o.MemoryMiB)
 	index := make(map[string]int, len(names))
 	for i, name := range names {
 		index[name] = i
@@ -139,7 +140,7 @@ func Run(ctx context.Context, m *Manifest, names []string, o Options) (*Report, 
 	return report, nil
 }
 
-func (o *Options) setDefaults(tests []Test) error {
+func (o *Options) setDefaults() error {
 	dir, err := filepath.Abs(o.OutputDir)
 	if err != nil {
 		return err
@@ -147,9 +148,6 @@ func (o *Options) setDefaults(tests []Test) error {
 	o.OutputDir = dir
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("making the output directory: %w", err)
-	}
-	if o.Jobs == 0 {
-		o.Jobs = defaultJobs(tests)
 	}
 	if o.MemoryMiB == 0 {
 		available, err := memAvailableMiB()
