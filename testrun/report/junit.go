@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/jstemmer/go-junit-report/v2/junit"
 
@@ -124,15 +123,4 @@ func (j *JUnit) Close() error {
 		return fmt.Errorf("JUnit report %s: %w", j.file, err)
 	}
 	return nil
-}
-
-// printable drops the control characters that XML cannot hold, and those of
-// terminals.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r != '\n' && r != '\t' && unicode.IsControl(r) {
-			return -1
-		}
-		return r
-	}, s)
 }

@@ -7,9 +7,6 @@ import (
 	"bufio"
 	"fmt"
 	"io"
-	"regexp"
-	"strings"
-	"unicode"
 
 	"vm-prebuild/testrun/event"
 )
@@ -56,11 +53,11 @@ func (t *Terminal) Handle(r event.Record) {
 		}
 	case event.Serial:
 		if t.serial() {
-			t.line("", t.paint(dim, e.Machine+" # "+harmless(e.Text)))
+			t.line("", t.paint(dim, e.Machine+" # "+printable(e.Text)))
 		}
 	case event.TestFailure:
 		for _, l := range e.Lines {
-			t.line(t.paint(red, "!!! "), harmless(l))
+			t.line(t.paint(red, "!!! "), printable(l))
 		}
 	}
 	// A reader on the other end of a pipe sees each event as it happens.
@@ -81,20 +78,6 @@ func (t *Terminal) paint(colour, text string) string {
 		return text
 	}
 	return colour + text + reset
-}
-
-// escape is a control sequence of a terminal (ECMA-48): firmware clears the
-// screen with one, and would clear ours.
-var escape = regexp.MustCompile("\x1b(\\[[0-?]*[ -/]*[@-~]|[@-Z\\\\-~])")
-
-// harmless drops what would move the cursor or change colours.
-func harmless(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r != '\t' && unicode.IsControl(r) {
-			return -1
-		}
-		return r
-	}, escape.ReplaceAllString(s, ""))
 }
 
 func from(machine string) string {
