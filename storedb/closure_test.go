@@ -128,14 +128,20 @@ func (c *testClosure) options(store string) Options {
 	return Options{ClosureInfo: c.info, From: c.root, Store: store, Jobs: 4}
 }
 
+// missing ends a test for lack of something that CI must have.
+func missing(t *testing.T, why ...any) {
+	t.Helper()
+	if os.Getenv("CI") != "" {
+		t.Fatal(why...)
+	}
+	t.Skip(why...)
+}
+
 // nix runs a Nix command and returns what it prints.
 func nix(t *testing.T, name string, args ...string) string {
 	t.Helper()
 	if _, err := exec.LookPath(name); err != nil {
-		if os.Getenv("CI") != "" {
-			t.Fatal(err)
-		}
-		t.Skip(err)
+		missing(t, err)
 	}
 	cmd := exec.CommandContext(t.Context(), name, args...)
 	cmd.Env = append(os.Environ(), "NIX_CONFIG=build-users-group =\nexperimental-features = nix-command", "NIX_REMOTE=")
