@@ -2,6 +2,7 @@ package storedb
 
 import (
 	"bufio"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -17,30 +18,48 @@ const (
 	storePathsFile   = "store-paths"
 )
 
-// ReadClosureInfo reads the directory that nixpkgs' closureInfo builds. The two
-// files in it must be about the same paths, and no two different paths may
-// refer to each other, directly or not. What is wrong with them is returned as
-// an *InputError.
-func ReadClosureInfo(dir string) ([]PathInfo, error) {
-	file := filepath.Join(dir, registrationFile)
-	var infos []PathInfo
-	err := readInput(file, func(r io.Reader) (err error) {
-		infos, err = ParseRegistration(r, file)
+// Closure is a set of store paths and what is known of each.
+type Closure struct {
+	Name  string // file or store that it was read from, for messages
+	Paths []PathInfo
+
+	// SHA-256 of the registration file; zero if it was read from elsewhere.
+	digest [sha256.Size]byte
+}
+
+// ReadClosureInfo reads the directory that nixpkgs' closureInfo builds, as
+// [ReadRegistration] does with the two files in it.
+func ReadClosureInfo(dir string) (*Closure, error) {
+	return ReadRegistration(filepath.Join(dir, registrationFile), filepath.Join(dir, storePathsFile))
+}
+
+// ReadRegistration reads a file in the format of nix-store --load-db. If
+// storePaths is not empty, the file of that name must list the same paths, one
+// a line. No two different paths may refer to each other, directly or not. What
+// is wrong with the files is returned as an *InputError.
+func ReadRegistration(registration, storePaths string) (*Closure, error) {
+	c := &Closure{Name: registration}
+	err := readInput(registration, func(r io.Reader) (err error) {
+		digest := sha256.New()
+		c.Paths, err = ParseRegistration(io.TeeReader(r, digest), registration)
+		digest.Sum(c.digest[:0])
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	if err := checkStorePaths(filepath.Join(dir, storePathsFile), infos); err != nil {
+	if storePaths != "" {
+		if err := checkStorePaths(storePaths, c.Paths); err != nil {
+			return nil, err
+		}
+	}
+	if err := c.checkCycles(); err != nil {
 		return nil, err
 	}
-	if err := checkCycles(file, infos); err != nil {
-		return nil, err
-	}
-	return infos, nil
+	return c, nil
 }
 
-// readInput opens a file of a closureInfo directory for read.
+// readInput opens a file that describes a closure for read.
 func readInput(file string, read func(io.Reader) error) error {
 	f, err := os.Open(file)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
@@ -52,6 +71,11 @@ func readInput(file string, read func(io.Reader) error) error {
 	}
 	defer f.Close()
 	return read(f)
+}
+
+// errorAt says what is wrong with info, which is one of c.Paths.
+func (c *Closure) errorAt(info PathInfo, format string, args ...any) *InputError {
+	return &InputError{File: c.Name, Line: info.line, Reason: fmt.Sprintf(format, args...)}
 }
 
 // checkStorePaths checks that file lists the paths of infos and no others. A
@@ -93,7 +117,8 @@ func checkStorePaths(file string, infos []PathInfo) error {
 
 // checkCycles takes away paths that refer to nothing left, over and over;
 // what then remains refers in circles. Nix refuses such registrations.
-func checkCycles(file string, infos []PathInfo) error {
+func (c *Closure) checkCycles() error {
+	infos := c.Paths
 	index := make(map[string]int, len(infos))
 	for i, info := range infos {
 		index[info.Path] = i
@@ -123,15 +148,15 @@ func checkCycles(file string, infos []PathInfo) error {
 	}
 	for i, info := range infos {
 		if waiting[i] > 0 {
-			return &InputError{File: file, Line: info.line, Reason: fmt.Sprintf("the references of %s lead in a circle", info.Path)}
+			return c.errorAt(info, "the references of %s lead in a circle", info.Path)
 		}
 	}
 	return nil
 }
 
-// checkReferences makes sure that what the new infos refer to is among them or
-// valid already, as far as known tells.
-func checkReferences(file string, infos []PathInfo, known map[string]int64) error {
+// checkReferences makes sure that what the new infos, which are of c, refer to
+// is among them or valid already, as far as known tells.
+func (c *Closure) checkReferences(infos []PathInfo, known map[string]int64) error {
 	given := make(map[string]bool, len(infos))
 	for _, info := range infos {
 		given[info.Path] = true
@@ -139,8 +164,7 @@ func checkReferences(file string, infos []PathInfo, known map[string]int64) erro
 	for _, info := range infos {
 		for _, reference := range info.References {
 			if _, valid := known[reference]; !given[reference] && !valid {
-				return &InputError{File: file, Line: info.line,
-					Reason: fmt.Sprintf("%s refers to %s, which is neither in this closure nor valid in the store", info.Path, reference)}
+				return c.errorAt(info, "%s refers to %s, which is neither in this closure nor valid in the store", info.Path, reference)
 			}
 		}
 	}

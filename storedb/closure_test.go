@@ -124,8 +124,19 @@ func (c *testClosure) writeFiles(t *testing.T, registration, storePaths string) 
 }
 
 // options imports c into store.
-func (c *testClosure) options(store string) Options {
-	return Options{ClosureInfo: c.info, From: c.root, Store: store, Jobs: 4}
+func (c *testClosure) options(t *testing.T, store string) Options {
+	t.Helper()
+	return Options{Closure: c.read(t), From: c.root, Store: store, Jobs: 4}
+}
+
+// read reads what write has written.
+func (c *testClosure) read(t *testing.T) *Closure {
+	t.Helper()
+	closure, err := ReadClosureInfo(c.info)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return closure
 }
 
 // missing ends a test for lack of something that CI must have.
@@ -190,16 +201,22 @@ func listing(t *testing.T, dir string) []string {
 
 func TestReadClosureInfo(t *testing.T) {
 	c := newTestClosure(t)
-	infos, err := ReadClosureInfo(c.info)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(infos) != len(c.paths) {
-		t.Errorf("%d paths, want %d", len(infos), len(c.paths))
+	registration := filepath.Join(c.info, registrationFile)
+	for _, read := range []func() (*Closure, error){
+		func() (*Closure, error) { return ReadClosureInfo(c.info) },
+		func() (*Closure, error) { return ReadRegistration(registration, "") },
+	} {
+		closure, err := read()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(closure.Paths) != len(c.paths) || closure.Name != registration {
+			t.Errorf("%d paths of %s, want %d", len(closure.Paths), closure.Name, len(c.paths))
+		}
 	}
 	c.writeFiles(t, "", "") // the closure of nothing
-	if infos, err = ReadClosureInfo(c.info); err != nil || len(infos) != 0 {
-		t.Errorf("empty: %d paths, %v", len(infos), err)
+	if closure := c.read(t); len(closure.Paths) != 0 {
+		t.Errorf("empty: %d paths", len(closure.Paths))
 	}
 }
 

@@ -20,6 +20,18 @@ const (
 	MethodReflink Method = "reflink"
 	// MethodCopy never shares data.
 	MethodCopy Method = "copy"
+	// MethodHardLink makes the files of the store links to those of the source.
+	// Whoever changes one changes both.
+	MethodHardLink Method = "hardlink"
+	// MethodSnapshot makes the store's directory of paths a btrfs snapshot of
+	// the source's.
+	MethodSnapshot Method = "snapshot"
+	// MethodOverlay mounts an overlay file system in the caller's mount
+	// namespace: the source's paths below, what is new in the store above.
+	MethodOverlay Method = "overlay"
+	// MethodBind mounts each path of the source at its place in the store, in
+	// the caller's mount namespace.
+	MethodBind Method = "bind"
 )
 
 // Files up to this size are copied with one read and one write, which costs

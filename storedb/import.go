@@ -39,11 +39,7 @@ func Import(ctx context.Context, o Options) (Summary, error) {
 	if err != nil {
 		return Summary{}, err
 	}
-	infos, err := ReadClosureInfo(o.ClosureInfo)
-	if err != nil {
-		return Summary{}, err
-	}
-	i := &importer{Options: o, infos: infos, summary: Summary{Paths: len(infos), DryRun: o.DryRun}}
+	i := &importer{Options: o, summary: Summary{Paths: len(o.Closure.Paths), DryRun: o.DryRun}}
 	if o.DryRun {
 		err = i.plan(ctx)
 	} else {
@@ -59,7 +55,6 @@ func Import(ctx context.Context, o Options) (Summary, error) {
 // importer is one import.
 type importer struct {
 	Options
-	infos   []PathInfo // the closure
 	missing []PathInfo // those that are not valid, largest first
 	summary Summary
 }
@@ -76,7 +71,7 @@ func (i *importer) plan(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		valid, err = validPaths(ctx, db, i.infos)
+		valid, err = validPaths(ctx, db, i.Closure.Paths)
 		if err = errors.Join(err, db.Close()); err != nil {
 			return err
 		}
@@ -113,7 +108,7 @@ func (i *importer) run(ctx context.Context) (err error) {
 			return err
 		}
 		defer func() { err = errors.Join(err, db.Close()) }()
-		if valid, err = validPaths(ctx, db, i.infos); err != nil {
+		if valid, err = validPaths(ctx, db, i.Closure.Paths); err != nil {
 			return err
 		}
 	}
@@ -144,20 +139,18 @@ func (i *importer) run(ctx context.Context) (err error) {
 // Large paths come first, so that none of them is left for one worker at the
 // end.
 func (i *importer) findMissing(valid map[string]int64) error {
-	i.missing = slices.DeleteFunc(slices.Clone(i.infos), func(info PathInfo) bool {
+	i.missing = slices.DeleteFunc(slices.Clone(i.Closure.Paths), func(info PathInfo) bool {
 		_, ok := valid[info.Path]
 		return ok
 	})
 	slices.SortStableFunc(i.missing, func(a, b PathInfo) int { return cmp.Compare(b.NarSize, a.NarSize) })
 	i.countMissing(i.missing)
-	return checkReferences(i.registration(), i.missing, valid)
+	return i.Closure.checkReferences(i.missing, valid)
 }
-
-func (i *importer) registration() string { return filepath.Join(i.ClosureInfo, registrationFile) }
 
 // countMissing notes in the summary which infos are new.
 func (i *importer) countMissing(infos []PathInfo) {
-	i.summary.AlreadyValid = len(i.infos) - len(infos)
+	i.summary.AlreadyValid = len(i.Closure.Paths) - len(infos)
 	i.summary.Placed = len(infos)
 	i.summary.NarBytes = 0
 	for _, info := range infos {
@@ -180,9 +173,9 @@ func (i *importer) openSource() (*os.File, error) {
 		var st unix.Stat_t
 		err := unix.Fstatat(int(source.Fd()), baseName(info.Path), &st, unix.AT_SYMLINK_NOFOLLOW)
 		if errors.Is(err, unix.ENOENT) {
-			err = &InputError{File: i.registration(), Line: info.line, Err: fs.ErrNotExist,
-				Reason: fmt.Sprintf("%s is not in the source store %s", info.Path, dir),
-				Hint:   "realise it there, or give the root of the store that has it"}
+			e := i.Closure.errorAt(info, "%s is not in the source store %s", info.Path, dir)
+			e.Err, e.Hint = fs.ErrNotExist, "realise it there, or give the root of the store that has it"
+			err = e
 		} else if err != nil {
 			err = fmt.Errorf("look for %s in the source store %s: %w", info.Path, dir, err)
 		}
@@ -289,7 +282,7 @@ func (i *importer) register(ctx context.Context, dst *destination, db *database)
 	}
 	// Rows in the order of their index are cheaper to insert.
 	slices.SortFunc(infos, func(a, b PathInfo) int { return cmp.Compare(a.Path, b.Path) })
-	if err := checkReferences(i.registration(), infos, valid); err != nil {
+	if err := i.Closure.checkReferences(infos, valid); err != nil {
 		return err
 	}
 	if err := insert(ctx, tx, infos, outputs, valid); err != nil {

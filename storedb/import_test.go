@@ -25,7 +25,7 @@ func TestImport(t *testing.T) {
 	for _, method := range []Method{MethodAuto, MethodCopy} {
 		t.Run(string(method), func(t *testing.T) {
 			root := filepath.Join(t.TempDir(), "not", "there", "yet")
-			options := c.options(root)
+			options := c.options(t, root)
 			options.Method = method
 			options.Verify = VerifyHash
 			summary, err := Import(t.Context(), options)
@@ -112,7 +112,7 @@ func checkMetadata(t *testing.T, store string) {
 func TestImportEqualsNix(t *testing.T) {
 	c := newTestClosure(t)
 	root := filepath.Join(t.TempDir(), "root")
-	if _, err := Import(t.Context(), c.options(root)); err != nil {
+	if _, err := Import(t.Context(), c.options(t, root)); err != nil {
 		t.Fatal(err)
 	}
 	state := listing(t, filepath.Join(root, "nix/var/nix/db"))
@@ -170,11 +170,11 @@ func queryString(t *testing.T, root, query string) string {
 func TestImportTwice(t *testing.T) {
 	c := newTestClosure(t)
 	root := t.TempDir() // exists, and is empty
-	if _, err := Import(t.Context(), c.options(root)); err != nil {
+	if _, err := Import(t.Context(), c.options(t, root)); err != nil {
 		t.Fatal(err)
 	}
 	before := listing(t, filepath.Join(root, storeDir))
-	options := c.options(root)
+	options := c.options(t, root)
 	options.From = "/nowhere" // no file is looked at
 	summary, err := Import(t.Context(), options)
 	if err != nil {
@@ -202,7 +202,7 @@ func TestImportIntoNixStore(t *testing.T) {
 	c.add(t, added, "by Nix")
 	c.add(t, "/nix/store/66666666666666666666666666666666-refers", "x", added)
 	c.write(t)
-	summary, err := Import(t.Context(), c.options(root))
+	summary, err := Import(t.Context(), c.options(t, root))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -230,7 +230,7 @@ func TestImportDerivations(t *testing.T) {
 	drv := strings.TrimSpace(nix(t, "nix-instantiate", "--store", source, "--expr", expression))
 	c := closureOf(t, source)
 	root := filepath.Join(t.TempDir(), "root")
-	if _, err := Import(t.Context(), c.options(root)); err != nil {
+	if _, err := Import(t.Context(), c.options(t, root)); err != nil {
 		t.Fatal(err)
 	}
 	verifyStore(t, root)
@@ -270,14 +270,14 @@ func TestImportFailures(t *testing.T) {
 		want  string // part of the message
 		code  int    // of an error that decides the exit code
 	}{
-		{"malformed", func(t *testing.T, c *testClosure, _ *Options) { c.writeFiles(t, "x\n", "") }, `registration:1: path "x"`, 2},
 		{"path missing in the source", func(t *testing.T, c *testClosure, _ *Options) {
 			check(t, os.Rename(c.file(pathA), c.file(pathA)+"x"))
 		}, ":1: " + pathA + " is not in the source store", 2},
 		{"no source", func(_ *testing.T, _ *testClosure, o *Options) { o.From = "/nonexistent" }, "/nonexistent/nix/store: no such directory", 2},
-		{"dangling reference", func(t *testing.T, c *testClosure, _ *Options) {
+		{"dangling reference", func(t *testing.T, c *testClosure, o *Options) {
 			c.add(t, "/nix/store/66666666666666666666666666666666-x", "x", pathC)
 			c.write(t)
+			o.Closure = c.read(t)
 		}, "refers to " + pathC + ", which is neither in this closure nor valid in the store", 2},
 		{"fifo in the source", func(t *testing.T, c *testClosure, _ *Options) {
 			check(t, syscall.Mkfifo(c.file(pathB)+"/share/a/fifo", 0o644))
@@ -286,9 +286,10 @@ func TestImportFailures(t *testing.T) {
 			o.Verify = VerifyHash
 			check(t, os.WriteFile(c.file(pathB)+"/share/large", []byte("other"), 0o644))
 		}, pathB + " was modified", 1},
-		{"not a derivation", func(t *testing.T, c *testClosure, _ *Options) {
+		{"not a derivation", func(t *testing.T, c *testClosure, o *Options) {
 			c.add(t, pathC, "Derive(nonsense")
 			c.write(t)
+			o.Closure = c.read(t)
 		}, "read outputs of derivation " + pathC, 0},
 		{"cancelled", func(_ *testing.T, _ *testClosure, o *Options) { o.Jobs = 1 }, "context canceled", 0},
 	}
@@ -305,11 +306,11 @@ func TestImportFailures(t *testing.T) {
 					other := &testClosure{root: filepath.Join(t.TempDir(), "other"), info: t.TempDir()}
 					other.add(t, "/nix/store/77777777777777777777777777777777-before", "before")
 					other.write(t)
-					_, err := Import(t.Context(), other.options(root))
+					_, err := Import(t.Context(), other.options(t, root))
 					check(t, err)
 				}
 				before := listing(t, root)
-				options := c.options(root)
+				options := c.options(t, root)
 				test.spoil(t, c, &options)
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
@@ -368,7 +369,7 @@ func TestImportFromOtherFileSystem(t *testing.T) {
 	c.add(t, pathA, tree{"small": "x", "large": strings.Repeat("y", 1<<20)})
 	c.write(t)
 	root := filepath.Join(t.TempDir(), "root")
-	options := c.options(root)
+	options := c.options(t, root)
 	options.Method = MethodReflink
 	if _, err := Import(t.Context(), options); !errors.Is(err, unix.EXDEV) || !strings.Contains(err.Error(), "\nhint: ") {
 		t.Errorf("err = %v, want %v with a hint", err, unix.EXDEV)
@@ -425,7 +426,7 @@ func TestImportDestinations(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			root := filepath.Join(t.TempDir(), "root")
 			test.make(t, root)
-			_, err := Import(t.Context(), c.options(root))
+			_, err := Import(t.Context(), c.options(t, root))
 			if test.want == "" {
 				if err != nil {
 					t.Fatal(err)
@@ -447,7 +448,7 @@ func TestImportDestinations(t *testing.T) {
 func TestImportDryRun(t *testing.T) {
 	c := newTestClosure(t)
 	root := filepath.Join(t.TempDir(), "root")
-	options := c.options(root)
+	options := c.options(t, root)
 	options.DryRun = true
 	summary, err := Import(t.Context(), options)
 	if err != nil {
@@ -459,7 +460,7 @@ func TestImportDryRun(t *testing.T) {
 	if _, err := os.Lstat(root); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a dry run has made %s: %v", root, err)
 	}
-	if _, err := Import(t.Context(), c.options(root)); err != nil {
+	if _, err := Import(t.Context(), c.options(t, root)); err != nil {
 		t.Fatal(err)
 	}
 	if summary, err = Import(t.Context(), options); err != nil || summary.AlreadyValid != len(c.paths) {
@@ -476,7 +477,7 @@ func TestImportsWaitForEachOther(t *testing.T) {
 	var placed atomic.Int64
 	for range 4 {
 		group.Go(func() error {
-			summary, err := Import(t.Context(), c.options(root))
+			summary, err := Import(t.Context(), c.options(t, root))
 			placed.Add(int64(summary.Placed))
 			return err
 		})
@@ -495,7 +496,7 @@ func TestImportsWaitForEachOther(t *testing.T) {
 func TestImportWaitsForLock(t *testing.T) {
 	c := newTestClosure(t)
 	root := filepath.Join(t.TempDir(), "root")
-	if _, err := Import(t.Context(), c.options(root)); err != nil {
+	if _, err := Import(t.Context(), c.options(t, root)); err != nil {
 		t.Fatal(err)
 	}
 	f, err := os.Open(filepath.Join(root, databaseDir, "big-lock"))
@@ -503,7 +504,7 @@ func TestImportWaitsForLock(t *testing.T) {
 	defer f.Close()
 	check(t, unix.Flock(int(f.Fd()), unix.LOCK_EX))
 	ctx, cancel := context.WithCancel(t.Context())
-	options := c.options(root)
+	options := c.options(t, root)
 	options.Progress = func(Progress) { cancel() } // it is about to lock
 	if _, err := Import(ctx, options); !errors.Is(err, context.Canceled) {
 		t.Errorf("err = %v, want %v", err, context.Canceled)

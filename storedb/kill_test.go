@@ -17,13 +17,16 @@ import (
 func TestMain(m *testing.M) {
 	if len(os.Args) == 5 && os.Args[1] == "import" {
 		input := bufio.NewReader(os.Stdin)
-		_, err := Import(context.Background(), Options{
-			ClosureInfo: os.Args[2], From: os.Args[3], Store: os.Args[4], Jobs: 2,
-			Progress: func(p Progress) {
-				fmt.Println(p.Phase, p.Paths)
-				_, _ = input.ReadString('\n')
-			},
-		})
+		closure, err := ReadClosureInfo(os.Args[2])
+		if err == nil {
+			_, err = Import(context.Background(), Options{
+				Closure: closure, From: os.Args[3], Store: os.Args[4], Jobs: 2,
+				Progress: func(p Progress) {
+					fmt.Println(p.Phase, p.Paths)
+					_, _ = input.ReadString('\n')
+				},
+			})
+		}
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
@@ -56,7 +59,7 @@ func TestImportKilled(t *testing.T) {
 			if _, err := os.Lstat(filepath.Join(root, databaseDir)); err == nil {
 				t.Error("there is a database of an incomplete import")
 			}
-			summary, err := Import(t.Context(), c.options(root))
+			summary, err := Import(t.Context(), c.options(t, root))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -81,7 +84,7 @@ func TestImportIntoNixStoreKilled(t *testing.T) {
 			t.Errorf("killed at %s, valid are:\n%s", moment, valid)
 		}
 	}
-	if _, err := Import(t.Context(), c.options(root)); err != nil {
+	if _, err := Import(t.Context(), c.options(t, root)); err != nil {
 		t.Fatal(err)
 	}
 	checkMetadata(t, filepath.Join(root, storeDir))

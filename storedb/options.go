@@ -1,8 +1,10 @@
 package storedb
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -15,20 +17,46 @@ type Verify string
 const (
 	// VerifyNone takes the source for what its registration says.
 	VerifyNone Verify = "none"
+	// VerifySize compares the size of the archive of each new path, which needs
+	// a look at its directories but not at the contents of its files.
+	VerifySize Verify = "size"
 	// VerifyHash reads each new path in the destination and compares the hash
 	// and size of its archive with the registered ones.
 	VerifyHash Verify = "hash"
 )
 
+// Files supplies the contents of store paths. Its method is called by as many
+// goroutines at once as the import has jobs.
+type Files interface {
+	// Place makes what info describes as name in the open directory dir, where
+	// there is nothing of that name, with canonical metadata: modes 0444 and
+	// 0555, modification time 1. It has compared the contents with info.NarHash.
+	// After an error, what it has made is left to the caller to remove.
+	Place(ctx context.Context, info PathInfo, dir *os.File, name string) error
+}
+
 // Options says what to import, from where, and into which store.
 type Options struct {
-	ClosureInfo string // directory built by closureInfo
-	From        string // root of the store that has the files; empty means /
-	Store       string // root of the store to import into; made if missing
-	Method      Method // empty means MethodAuto
-	Verify      Verify // empty means VerifyNone
-	Jobs        int    // workers; 0 or less means one for each CPU
-	DryRun      bool   // only find out what an import would do
+	Closure *Closure // what to import
+	Store   string   // root of the store to import into; made if missing
+
+	From  string // root of the store that has the files; empty means /
+	Files Files  // if not nil, has the files instead of From
+
+	Method       Method // how files come from From; empty means MethodAuto
+	Verify       Verify // empty means VerifyNone
+	Jobs         int    // workers; 0 or less means one for each CPU
+	DryRun       bool   // only find out what an import would do
+	RegisterOnly bool   // the files are in the store already
+	Reregister   bool   // overwrite what is registered of paths that are valid already
+
+	// GCRoot, if not empty, names a directory of garbage collector roots below
+	// nix/var/nix/gcroots that keeps the closure.
+	GCRoot string
+
+	// DBImage, if not empty, is a directory made by [WriteImage], which an empty
+	// store gets its database from.
+	DBImage string
 
 	// Progress, if not nil, is called at the beginning of each phase and
 	// whenever a path has been dealt with, one call at a time. It must return
@@ -80,6 +108,9 @@ type Summary struct {
 
 // withDefaults checks o and fills in what was left empty.
 func (o Options) withDefaults() (Options, error) {
+	if o.Closure == nil {
+		return o, errors.New("import: no closure given")
+	}
 	if o.From == "" {
 		o.From = "/"
 	}

@@ -17,15 +17,19 @@ import (
 // Hash is the SHA-256 digest of a path's archive.
 type Hash [sha256.Size]byte
 
-// PathInfo is what a registration says of one store path.
+// PathInfo is what is known of one store path. A registration tells neither
+// Ultimate nor Sigs nor CA.
 type PathInfo struct {
 	Path       string
 	NarHash    Hash
 	NarSize    int64    // bytes of the path's archive; 0 if unknown
 	Deriver    string   // the derivation that built it; empty if unknown
 	References []string // sorted; the path itself is among them if it refers to itself
+	Ultimate   bool     // it was built here, not copied from elsewhere
+	Sigs       []string // signatures, each as NAME:BASE64
+	CA         string   // content address, as Nix prints it; empty if it has none
 
-	line int // where its record begins
+	line int // where its record begins in the registration; 0 if it is of none
 }
 
 // maxLine is more than any valid line takes: a store path has at most 255 bytes.
@@ -63,7 +67,8 @@ func ParseRegistration(r io.Reader, name string) ([]PathInfo, error) {
 }
 
 func (i PathInfo) equal(j PathInfo) bool {
-	return i.NarHash == j.NarHash && i.NarSize == j.NarSize && i.Deriver == j.Deriver && slices.Equal(i.References, j.References)
+	return i.NarHash == j.NarHash && i.NarSize == j.NarSize && i.Deriver == j.Deriver && slices.Equal(i.References, j.References) &&
+		i.Ultimate == j.Ultimate && slices.Equal(i.Sigs, j.Sigs) && i.CA == j.CA
 }
 
 type parser struct {

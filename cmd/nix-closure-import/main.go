@@ -44,8 +44,12 @@ func (c *command) Run(ctx context.Context, out *cli.IO) error {
 	if c.Jobs < 0 {
 		return cli.Usagef("--jobs must not be negative")
 	}
+	closure, err := storedb.ReadClosureInfo(c.ClosureInfo)
+	if err != nil {
+		return err
+	}
 	return closureimport.Run(ctx, storedb.Options{
-		ClosureInfo: c.ClosureInfo, From: c.From, Store: c.Store,
+		Closure: closure, From: c.From, Store: c.Store,
 		Method: storedb.Method(c.Method), Verify: storedb.Verify(c.Verify),
 		Jobs: c.Jobs, DryRun: c.DryRun,
 	}, c.JSON, out)

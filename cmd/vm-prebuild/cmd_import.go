@@ -22,5 +22,9 @@ func (c *importCommand) Run(ctx context.Context, out *cli.IO) error {
 	if err != nil {
 		return err
 	}
-	return closureimport.Run(ctx, storedb.Options{ClosureInfo: closureInfo, From: c.From, Store: c.Store}, c.JSON, out)
+	closure, err := storedb.ReadClosureInfo(closureInfo)
+	if err != nil {
+		return err
+	}
+	return closureimport.Run(ctx, storedb.Options{Closure: closure, From: c.From, Store: c.Store}, c.JSON, out)
 }
