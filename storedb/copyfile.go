@@ -107,14 +107,12 @@ func (w *worker) copyRange(ctx context.Context, dst, src int, size int64, able *
 
 // copyBuffered copies from the current offsets, which are at copied, up to size.
 func (w *worker) copyBuffered(ctx context.Context, dst, src int, copied, size int64) (int64, error) {
-	if w.buf == nil {
-		w.buf = make([]byte, copyBuffer)
-	}
+	buf := w.buffer()
 	for copied < size {
 		if err := ctx.Err(); err != nil {
 			return copied, err
 		}
-		n, err := unix.Read(src, w.buf)
+		n, err := unix.Read(src, buf)
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}
@@ -124,7 +122,7 @@ func (w *worker) copyBuffered(ctx context.Context, dst, src int, copied, size in
 		if n == 0 {
 			return copied, nil
 		}
-		if err := writeAll(dst, w.buf[:n]); err != nil {
+		if err := writeAll(dst, buf[:n]); err != nil {
 			return copied, fmt.Errorf("write: %w", err)
 		}
 		copied += int64(n)

@@ -40,6 +40,8 @@ type placer struct {
 	stats  placeStats
 	done   func(i int) // called when entry i of the root directory is complete
 
+	modeAtOnce bool // files get their mode when they are made: the umask takes nothing away
+
 	mu      sync.Mutex
 	changed sync.Cond      // one of those below has changed
 	stacks  [][]*directory // of each worker: with entries not yet begun
@@ -58,10 +60,16 @@ type directory struct {
 	parent     *directory // nil for the root
 	index      int        // of this directory in parent
 	depth      int
-	src, dst   int      // open
-	from, to   []string // names of entries; the same below the root
-	next       int      // the first entry not yet begun
-	unfinished int      // entries not yet complete
+	src, dst   int // open
+	entries    []entry
+	next       int // the first entry not yet begun
+	unfinished int // entries not yet complete
+}
+
+// entry is a name in a directory.
+type entry struct {
+	from, to string // in the source and in the destination: the same below the root
+	kind     uint8  // as in dirent(5): DT_UNKNOWN if only opening it would tell
 }
 
 type inode struct{ dev, ino uint64 }
@@ -85,7 +93,11 @@ func (p *placer) place(ctx context.Context, src, dst int, from, to []string, job
 	p.changed.L = &p.mu
 	p.open = map[*directory]bool{}
 	p.stacks = make([][]*directory, jobs)
-	root := &directory{src: src, dst: dst, from: from, to: to, unfinished: len(from)}
+	p.modeAtOnce = umask()&modeExecutable == 0
+	root := &directory{src: src, dst: dst, entries: make([]entry, len(from)), unfinished: len(from)}
+	for i := range from {
+		root.entries[i] = entry{from: from[i], to: to[i], kind: unix.DT_UNKNOWN}
+	}
 	if len(from) > 0 {
 		(&worker{placer: p}).push(root)
 	}
@@ -125,7 +137,7 @@ func (w *worker) push(d *directory) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.open[d] = true
-	if len(d.from) > 0 {
+	if len(d.entries) > 0 {
 		w.stacks[w.number] = append(w.stacks[w.number], d)
 	}
 	w.changed.Broadcast()
@@ -148,7 +160,7 @@ func (w *worker) claim() (*directory, int) {
 			}
 			d := (*stack)[at]
 			i := d.next
-			if d.next++; d.next == len(d.from) {
+			if d.next++; d.next == len(d.entries) {
 				*stack = slices.Delete(*stack, at, at+1)
 			}
 			return d, i
@@ -197,16 +209,19 @@ func seal(d *directory) error {
 	if err := unix.Fchmod(d.dst, modeExecutable); err != nil {
 		return d.parent.entryError(d.index, "chmod", err)
 	}
-	if err := setTime(d.parent.dst, d.parent.to[d.index]); err != nil {
+	if err := setTime(d.dst); err != nil {
 		return d.parent.entryError(d.index, "set time of", err)
 	}
 	return nil
 }
 
-// entry copies entry i of d. The source is opened before its type is asked for,
-// so that it cannot change in between.
+// entry copies entry i of d. What a file is, is asked of the open file: its name
+// may have become another's since the directory was read.
 func (w *worker) entry(ctx context.Context, d *directory, i int) error {
-	fd, err := openAt(d.src, d.from[i], openFlags, 0)
+	if d.entries[i].kind == unix.DT_LNK {
+		return w.symlink(d, i)
+	}
+	fd, err := openAt(d.src, d.entries[i].from, openFlags, 0)
 	if errors.Is(err, unix.ELOOP) {
 		return w.symlink(d, i)
 	}
@@ -230,15 +245,16 @@ func (w *worker) entry(ctx context.Context, d *directory, i int) error {
 }
 
 func (w *worker) symlink(d *directory, i int) error {
-	buf := make([]byte, unix.PathMax)
-	n, err := unix.Readlinkat(d.src, d.from[i], buf)
+	buf := w.buffer()[:unix.PathMax]
+	e := d.entries[i]
+	n, err := unix.Readlinkat(d.src, e.from, buf)
 	if err != nil {
 		return d.entryError(i, "readlink", err)
 	}
-	if err := unix.Symlinkat(string(buf[:n]), d.dst, d.to[i]); err != nil {
+	if err := unix.Symlinkat(string(buf[:n]), d.dst, e.to); err != nil {
 		return d.entryError(i, "symlink", err)
 	}
-	if err := setTime(d.dst, d.to[i]); err != nil {
+	if err := setTimeOfLink(d.dst, e.to); err != nil {
 		return d.entryError(i, "set time of", err)
 	}
 	return w.complete(d, i)
@@ -247,37 +263,38 @@ func (w *worker) symlink(d *directory, i int) error {
 // directory makes a directory and hands its entries to all workers. It owns src,
 // the open source.
 func (w *worker) directory(d *directory, i, src int) error {
-	sub, err := d.enter(i, src)
+	sub, err := w.enter(d, i, src)
 	if err != nil {
 		closeRead(src)
 		return err
 	}
 	w.push(sub)
-	if len(sub.from) == 0 {
+	if len(sub.entries) == 0 {
 		return w.finish(sub)
 	}
 	return nil
 }
 
 // enter makes the directory that is entry i of d.
-func (d *directory) enter(i, src int) (*directory, error) {
+func (w *worker) enter(d *directory, i, src int) (*directory, error) {
 	if d.depth == maxDepth {
 		return nil, d.entryError(i, "copy", fmt.Errorf("nested deeper than %d directories", maxDepth))
 	}
-	names, err := readNames(src)
+	entries, err := readEntries(src, w.buffer())
 	if err != nil {
 		return nil, d.entryError(i, "read", err)
 	}
-	if err := unix.Mkdirat(d.dst, d.to[i], 0o700); err != nil {
+	name := d.entries[i].to
+	if err := unix.Mkdirat(d.dst, name, 0o700); err != nil {
 		return nil, d.entryError(i, "mkdir", err)
 	}
-	dst, err := openAt(d.dst, d.to[i], openFlags|unix.O_DIRECTORY, 0)
+	dst, err := openAt(d.dst, name, openFlags|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return nil, d.entryError(i, "open new", err)
 	}
 	return &directory{
 		parent: d, index: i, depth: d.depth + 1,
-		src: src, dst: dst, from: names, to: names, unfinished: len(names),
+		src: src, dst: dst, entries: entries, unfinished: len(entries),
 	}, nil
 }
 
@@ -303,7 +320,7 @@ func (w *worker) linked(ctx context.Context, d *directory, i, src int, st *unix.
 	first.mu.Lock()
 	defer first.mu.Unlock()
 	if first.path != "" {
-		err := unix.Linkat(d.root().dst, first.path, d.dst, d.to[i], 0)
+		err := unix.Linkat(d.root().dst, first.path, d.dst, d.entries[i].to, 0)
 		if err == nil {
 			w.stats.hardLinked.Add(1)
 			return nil
@@ -323,23 +340,23 @@ func (w *worker) linked(ctx context.Context, d *directory, i, src int, st *unix.
 
 // file makes a copy of the open file src.
 func (w *worker) file(ctx context.Context, d *directory, i, src int, st *unix.Stat_t) error {
-	dst, err := openAt(d.dst, d.to[i], unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
-	if err != nil {
-		return d.entryError(i, "create", err)
-	}
 	mode := uint32(modeRegular)
 	if st.Mode&unix.S_IXUSR != 0 {
 		mode = modeExecutable
 	}
+	dst, err := openAt(d.dst, d.entries[i].to, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, mode)
+	if err != nil {
+		return d.entryError(i, "create", err)
+	}
 	err = w.contents(ctx, dst, src, st)
-	if err == nil {
+	if err == nil && !w.modeAtOnce {
 		err = unix.Fchmod(dst, mode)
+	}
+	if err == nil {
+		err = setTime(dst)
 	}
 	if closeErr := unix.Close(dst); err == nil {
 		err = closeErr // a network file system reports a full disk here
-	}
-	if err == nil {
-		err = setTime(d.dst, d.to[i])
 	}
 	if err != nil {
 		return d.entryError(i, "place", err)
@@ -347,10 +364,12 @@ func (w *worker) file(ctx context.Context, d *directory, i, src int, st *unix.St
 	return nil
 }
 
-// setTime sets the canonical modification time and leaves the access time.
-func setTime(dir int, name string) error {
-	times := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Sec: mtime}}
-	return unix.UtimesNanoAt(dir, name, times, unix.AT_SYMLINK_NOFOLLOW)
+// buffer is the worker's, for what it does at the moment.
+func (w *worker) buffer() []byte {
+	if w.buf == nil {
+		w.buf = make([]byte, copyBuffer)
+	}
+	return w.buf
 }
 
 func (p *placer) abilities(dev uint64) *abilities {
@@ -371,9 +390,9 @@ func (d *directory) root() *directory {
 // target is the path of entry i in the destination of the root.
 func (d *directory) target(i int) string {
 	if d.parent == nil {
-		return d.to[i]
+		return d.entries[i].to
 	}
-	return d.parent.target(d.index) + "/" + d.to[i]
+	return d.parent.target(d.index) + "/" + d.entries[i].to
 }
 
 // source is the path of d below the source of the root.
@@ -381,9 +400,9 @@ func (d *directory) source() string {
 	if d.parent == nil {
 		return ""
 	}
-	return d.parent.source() + d.parent.from[d.index] + "/"
+	return d.parent.source() + d.parent.entries[d.index].from + "/"
 }
 
 func (d *directory) entryError(i int, op string, err error) error {
-	return &fs.PathError{Op: op, Path: d.source() + d.from[i], Err: err}
+	return &fs.PathError{Op: op, Path: d.source() + d.entries[i].from, Err: err}
 }

@@ -1,9 +1,15 @@
 package storedb
 
 import (
+	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"strconv"
+	"strings"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -40,18 +46,90 @@ func readNames(dir int) ([]string, error) {
 	if _, err := unix.Seek(dir, 0, unix.SEEK_SET); err != nil {
 		return nil, err
 	}
-	buf := make([]byte, 16<<10)
-	var names []string
+	entries, err := readEntries(dir, make([]byte, 16<<10))
+	names := make([]string, len(entries))
+	for i, e := range entries {
+		names[i] = e.from
+	}
+	return names, err
+}
+
+// readEntries returns what is in the open directory dir, in no order, using buf.
+// The directory has not been read before.
+func readEntries(dir int, buf []byte) ([]entry, error) {
+	var entries []entry
 	for {
-		n, err := unix.ReadDirent(dir, buf)
+		n, err := unix.Getdents(dir, buf)
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}
 		if err != nil || n == 0 {
-			return names, err
+			return entries, err
 		}
-		_, _, names = unix.ParseDirent(buf[:n], -1, names)
+		for records := buf[:n]; len(records) > 0; {
+			var e entry
+			e, records = nextEntry(records)
+			if e.from != "." && e.from != ".." {
+				entries = append(entries, e)
+			}
+		}
 	}
+}
+
+// nextEntry takes the first entry from what getdents64(2) has returned: inode
+// and offset of eight bytes each, the record's length of two, the kind, and the
+// name, which a zero byte ends.
+func nextEntry(records []byte) (e entry, rest []byte) {
+	length := binary.NativeEndian.Uint16(records[16:])
+	name, _, _ := bytes.Cut(records[19:length], []byte{0})
+	e = entry{from: string(name), kind: records[18]}
+	e.to = e.from
+	return e, records[length:]
+}
+
+// setTime sets the canonical modification time of an open file, and leaves the
+// access time.
+func setTime(fd int) error {
+	// With no name, the call is about the descriptor, which saves a look-up.
+	return utimensat(fd, nil, 0)
+}
+
+// setTimeOfLink is setTime for a symbolic link, which cannot be opened.
+func setTimeOfLink(dir int, name string) error {
+	p, err := unix.BytePtrFromString(name)
+	if err != nil {
+		return err
+	}
+	return utimensat(dir, p, unix.AT_SYMLINK_NOFOLLOW)
+}
+
+func utimensat(dir int, name *byte, flags int) error {
+	times := [2]unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Sec: mtime}}
+	_, _, errno := unix.Syscall6(unix.SYS_UTIMENSAT, uintptr(dir), uintptr(unsafe.Pointer(name)), uintptr(unsafe.Pointer(&times)), uintptr(flags), 0, 0)
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// umask is the process's, as far as the system tells: it can only be asked for
+// by changing it, or of /proc. Unknown, it takes everything away.
+func umask() uint32 {
+	const unknown = 0o777
+	status, err := os.ReadFile("/proc/thread-self/status")
+	if err != nil {
+		return unknown
+	}
+	for line := range strings.Lines(string(status)) {
+		if value, ok := strings.CutPrefix(line, "Umask:"); ok {
+			mask, err := strconv.ParseUint(strings.TrimSpace(value), 8, 32)
+			if err != nil {
+				return unknown
+			}
+			return uint32(mask)
+		}
+	}
+	return unknown
 }
 
 // removeTree removes name and all below it from the directory dir. Removing
