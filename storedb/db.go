@@ -2,9 +2,10 @@ package storedb
 
 import (
 	"context"
-	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
+	"io"
 	"net/url"
 
 	"github.com/mattn/go-sqlite3"
@@ -12,6 +13,9 @@ import (
 
 // schemaVersion is the only schema that is read or written.
 const schemaVersion = "10"
+
+// databaseName is the file in a store's database directory.
+const databaseName = "db.sqlite"
 
 // tables is the schema of a store database, without the two indices that are
 // cheaper to make when the rows are there.
@@ -57,11 +61,16 @@ const indices = `
 create index IndexReference on Refs(reference);
 create index IndexDerivationOutputs on DerivationOutputs(path);`
 
-// database is an open store database with one connection.
+// busyTimeout is how long SQLite itself waits for a lock, in milliseconds;
+// between two such waits contexts are looked at.
+const busyTimeout = "&_busy_timeout=100"
+
+// database is a connection to a store database, for one goroutine at a time. It
+// is the driver's own: database/sql looks at each value of each row, which
+// takes longer than SQLite does to insert it.
 type database struct {
-	*sql.DB
-	file  string
-	fresh bool // made by this import, and not yet where Nix looks for it
+	*sqlite3.SQLiteConn
+	file string
 }
 
 // createDatabase makes a database in which nothing is valid. It keeps no
@@ -71,9 +80,8 @@ func createDatabase(ctx context.Context, file string) (*database, error) {
 	if err != nil {
 		return nil, err
 	}
-	db.fresh = true
-	if _, err := db.ExecContext(ctx, tables); err != nil {
-		return nil, errors.Join(fmt.Errorf("create store database %s: %w", file, err), db.Close())
+	if err := db.exec(ctx, tables); err != nil {
+		return nil, errors.Join(db.failed("create", err), db.Close())
 	}
 	return db, nil
 }
@@ -81,73 +89,129 @@ func createDatabase(ctx context.Context, file string) (*database, error) {
 // openDatabase opens the database of a store that Nix uses too, with Nix's
 // settings. Foreign keys are checked before rows are written, which costs less.
 func openDatabase(ctx context.Context, file string) (*database, error) {
-	db, err := connect(file, "mode=rw&_synchronous=NORMAL&_foreign_keys=0&_cache_size=-200000&_busy_timeout=100&_txlock=immediate")
+	db, err := connect(file, "mode=rw&_synchronous=NORMAL&_foreign_keys=0&_cache_size=-200000"+busyTimeout)
 	if err != nil {
 		return nil, err
 	}
-	conn, err := db.Conn(ctx)
-	if err == nil {
-		// Nix leaves the write-ahead log in place, so that users who may not
-		// write to the store can open its database.
-		err = errors.Join(conn.Raw(func(c any) error {
-			return c.(*sqlite3.SQLiteConn).SetFileControlInt("main", sqlite3.SQLITE_FCNTL_PERSIST_WAL, 1)
-		}), conn.Close())
+	if err = db.keepLog(); err == nil {
+		err = db.checkSchema(ctx)
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open store database %s: %w", file, err), db.Close())
+		return nil, errors.Join(err, db.Close())
 	}
 	return db, nil
 }
 
-// openDatabaseReadOnly opens a database to look things up.
-func openDatabaseReadOnly(file string) (*database, error) {
-	return connect(file, "mode=ro")
-}
-
 func connect(file, options string) (*database, error) {
 	name := url.URL{Path: file}
-	db, err := sql.Open("sqlite3", "file:"+name.EscapedPath()+"?"+options)
+	conn, err := (&sqlite3.SQLiteDriver{}).Open("file:" + name.EscapedPath() + "?" + options)
 	if err != nil {
-		return nil, fmt.Errorf("open store database %s: %w", file, err)
+		return nil, (&database{file: file}).failed("open", err)
 	}
-	db.SetMaxOpenConns(1)
-	return &database{DB: db, file: file}, nil
+	return &database{conn.(*sqlite3.SQLiteConn), file}, nil
 }
 
 // seal completes a fresh database and closes it.
 func (db *database) seal(ctx context.Context) error {
-	_, err := db.ExecContext(ctx, indices+"pragma journal_mode = wal;")
-	if err = errors.Join(err, db.Close()); err != nil {
-		return fmt.Errorf("complete store database %s: %w", db.file, err)
+	err := db.exec(ctx, indices+"pragma journal_mode = wal;")
+	if err != nil {
+		err = db.failed("complete", err)
 	}
-	return nil
+	return errors.Join(err, db.Close())
 }
+
+func (db *database) exec(ctx context.Context, statements string, args ...driver.Value) error {
+	_, err := db.ExecContext(ctx, statements, ordinals(args))
+	return err
+}
+
+// query calls row for each row that the statement has; the values are its own
+// until it returns.
+func (db *database) query(ctx context.Context, statement string, args []driver.Value, row func([]driver.Value) error) error {
+	rows, err := db.QueryContext(ctx, statement, ordinals(args))
+	if err != nil {
+		return err
+	}
+	values := make([]driver.Value, len(rows.Columns()))
+	for {
+		err := rows.Next(values)
+		if err == nil {
+			err = row(values)
+		}
+		if errors.Is(err, io.EOF) {
+			return rows.Close()
+		}
+		if err != nil {
+			return errors.Join(err, rows.Close())
+		}
+	}
+}
+
+func ordinals(args []driver.Value) []driver.NamedValue {
+	named := make([]driver.NamedValue, len(args))
+	for i, arg := range args {
+		named[i] = driver.NamedValue{Ordinal: i + 1, Value: arg}
+	}
+	return named
+}
+
+// transaction is one on db, to be ended with Commit or Rollback.
+type transaction struct{ *database }
 
 // begin starts a transaction that holds the write lock. While another process
 // holds it, begin waits until ctx ends.
-func (db *database) begin(ctx context.Context) (*sql.Tx, error) {
+func (db *database) begin(ctx context.Context) (*transaction, error) {
+	if err := db.patiently(ctx, "begin immediate"); err != nil {
+		return nil, err
+	}
+	return &transaction{db}, nil
+}
+
+// Commit makes what has been written visible. Readers of a database that has no
+// write-ahead log can hold it up.
+func (tx *transaction) Commit(ctx context.Context) error { return tx.patiently(ctx, "commit") }
+
+// Rollback undoes the transaction, which may have come undone already.
+func (tx *transaction) Rollback() { _ = tx.exec(context.Background(), "rollback") }
+
+// patiently executes a statement that other users of the database can hold up,
+// until they no longer do or ctx ends.
+func (db *database) patiently(ctx context.Context, statement string) error {
 	for {
-		tx, err := db.BeginTx(ctx, nil)
+		err := db.exec(ctx, statement)
 		if err == nil {
-			return tx, nil
+			return nil
 		}
-		if e, ok := errors.AsType[sqlite3.Error](err); !ok || e.Code != sqlite3.ErrBusy {
-			return nil, fmt.Errorf("lock store database %s: %w", db.file, err)
+		if e, ok := errors.AsType[sqlite3.Error](err); !ok || e.Code != sqlite3.ErrBusy && e.Code != sqlite3.ErrProtocol {
+			return db.failed(statement+" on", err)
+		}
+		if ctx.Err() != nil {
+			return &InputError{File: db.file, Reason: "locked by another process", Err: ctx.Err(),
+				Hint: "a Nix process, or another import, is writing to the store: try again when it has ended"}
 		}
 	}
 }
 
-// querier is a database or a transaction.
-type querier interface {
-	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+// failed describes what SQLite says when op fails; it is an *InputError if the
+// file is at fault.
+func (db *database) failed(op string, err error) error {
+	e, ok := errors.AsType[sqlite3.Error](err)
+	switch {
+	case ok && e.Code == sqlite3.ErrNotADB:
+		return &InputError{File: db.file, Reason: "not an SQLite database", Err: err}
+	case ok && e.Code == sqlite3.ErrCorrupt:
+		return &InputError{File: db.file, Reason: "corrupt: " + err.Error(), Err: err,
+			Hint: "see what 'sqlite3 " + db.file + " \"pragma integrity_check\"' says"}
+	}
+	return fmt.Errorf("%s store database %s: %w", op, db.file, err)
 }
 
 // validPaths returns the row ids of those of the infos, and of what they refer
 // to, that are valid.
-func validPaths(ctx context.Context, q querier, infos []PathInfo) (map[string]int64, error) {
+func validPaths(ctx context.Context, db *database, infos []PathInfo) (map[string]int64, error) {
 	valid := map[string]int64{}
-	asked := map[string]bool{}
-	var ask []any
+	asked := make(map[string]bool, len(infos))
+	var ask []driver.Value
 	add := func(path string) {
 		if !asked[path] {
 			asked[path] = true
@@ -162,27 +226,19 @@ func validPaths(ctx context.Context, q querier, infos []PathInfo) (map[string]in
 	}
 	for len(ask) > 0 {
 		n := min(len(ask), 1000)
-		if err := selectIDs(ctx, q, ask[:n], valid); err != nil {
-			return nil, fmt.Errorf("look up valid paths: %w", err)
+		err := db.query(ctx, "select id, path from ValidPaths where path in "+tuple(n), ask[:n], func(row []driver.Value) error {
+			id, ok1 := row[0].(int64)
+			path, ok2 := row[1].(string)
+			if !ok1 || !ok2 {
+				return errors.New("ValidPaths has a row of wrong types")
+			}
+			valid[path] = id
+			return nil
+		})
+		if err != nil {
+			return nil, db.failed("look up paths in", err)
 		}
 		ask = ask[n:]
 	}
 	return valid, nil
-}
-
-func selectIDs(ctx context.Context, q querier, paths []any, into map[string]int64) (err error) {
-	rows, err := q.QueryContext(ctx, "select id, path from ValidPaths where path in "+tuple(len(paths)), paths...)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, rows.Close()) }()
-	for rows.Next() {
-		var id int64
-		var path string
-		if err := rows.Scan(&id, &path); err != nil {
-			return err
-		}
-		into[path] = id
-	}
-	return rows.Err()
 }

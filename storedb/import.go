@@ -67,12 +67,11 @@ func (i *importer) plan(ctx context.Context) error {
 	}
 	valid := map[string]int64{}
 	if exists {
-		db, err := openDatabaseReadOnly(i.databaseFile())
-		if err != nil {
+		err := readDatabase(ctx, i.databaseFile(), func(db *database) (err error) {
+			valid, err = validPaths(ctx, db, i.Closure.Paths)
 			return err
-		}
-		valid, err = validPaths(ctx, db, i.Closure.Paths)
-		if err = errors.Join(err, db.Close()); err != nil {
+		})
+		if err != nil {
 			return err
 		}
 	}
@@ -260,11 +259,11 @@ func (i *importer) register(ctx context.Context, dst *destination, db *database)
 	}
 	defer func() {
 		if err != nil {
-			_ = tx.Rollback() // err says why
+			tx.Rollback()
 		}
 	}()
 	// Nix may have made some of them valid while files were copied.
-	valid, err := validPaths(ctx, tx, i.missing)
+	valid, err := validPaths(ctx, db, i.missing)
 	if err != nil {
 		return err
 	}
@@ -280,12 +279,10 @@ func (i *importer) register(ctx context.Context, dst *destination, db *database)
 		infos = append(infos, info)
 		names[info.Path] = tempName(n)
 	}
-	// Rows in the order of their index are cheaper to insert.
-	slices.SortFunc(infos, func(a, b PathInfo) int { return cmp.Compare(a.Path, b.Path) })
 	if err := i.Closure.checkReferences(infos, valid); err != nil {
 		return err
 	}
-	if err := insert(ctx, tx, infos, outputs, valid); err != nil {
+	if err := insert(ctx, tx, infos, outputs, valid, start.Unix()); err != nil {
 		return err
 	}
 	for _, info := range infos {
@@ -293,8 +290,8 @@ func (i *importer) register(ctx context.Context, dst *destination, db *database)
 			return err
 		}
 	}
-	if err := tx.Commit(); err != nil {
-		return fmt.Errorf("register paths: %w", err)
+	if err := tx.Commit(ctx); err != nil {
+		return err
 	}
 	if dst.fresh {
 		if err := db.seal(ctx); err != nil {

@@ -155,7 +155,7 @@ func TestImportEqualsNix(t *testing.T) {
 // queryString returns the first value of the first row, or nothing.
 func queryString(t *testing.T, root, query string) string {
 	t.Helper()
-	db, err := openDatabaseReadOnly(filepath.Join(root, databaseDir, "db.sqlite"))
+	db, err := sql.Open("sqlite3", filepath.Join(root, databaseDir, databaseName))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -419,7 +419,7 @@ func TestImportDestinations(t *testing.T) {
 			check(t, os.MkdirAll(root+"/nix/var/nix/db", 0o755))
 			check(t, os.WriteFile(root+"/nix/var/nix/db/schema", []byte("10"), 0o644))
 			check(t, os.WriteFile(root+"/nix/var/nix/db/db.sqlite", []byte(strings.Repeat("nonsense", 1000)), 0o644))
-		}, "file is not a database"},
+		}, "not an SQLite database"},
 		{"the source itself", func(t *testing.T, root string) { check(t, os.Symlink(c.root, root)) }, "the source is this store itself"},
 	}
 	for _, test := range tests {
