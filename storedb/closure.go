@@ -78,14 +78,27 @@ func (c *Closure) errorAt(info PathInfo, format string, args ...any) *InputError
 	return &InputError{File: c.Name, Line: info.line, Reason: fmt.Sprintf(format, args...)}
 }
 
-// checkStorePaths checks that file lists the paths of infos and no others. A
-// difference means that the directory was put together by hand or cut off.
-func checkStorePaths(file string, infos []PathInfo) error {
-	unlisted := make(map[string]bool, len(infos))
-	for _, info := range infos {
-		unlisted[info.Path] = true
-	}
-	err := readInput(file, func(r io.Reader) error {
+// ReadStorePaths reads the file of the directory that nixpkgs' closureInfo
+// builds which lists the store paths, one a line. It is all that is needed to
+// show the paths of a closure, and much shorter than their registration. What
+// is wrong with it is returned as an *InputError.
+func ReadStorePaths(dir string) ([]string, error) {
+	var paths []string
+	seen := map[string]bool{}
+	err := eachStorePath(filepath.Join(dir, storePathsFile), func(lines *lineReader, path string) error {
+		if seen[path] {
+			return lines.errorf("%s is listed a second time", path)
+		}
+		seen[path] = true
+		paths = append(paths, path)
+		return nil
+	})
+	return paths, err
+}
+
+// eachStorePath calls f with each line of a file that lists store paths.
+func eachStorePath(file string, f func(lines *lineReader, path string) error) error {
+	return readInput(file, func(r io.Reader) error {
 		lines := lineReader{r: bufio.NewReaderSize(r, maxLine), name: file}
 		for {
 			line, err := lines.next()
@@ -95,14 +108,30 @@ func checkStorePaths(file string, infos []PathInfo) error {
 			if err != nil {
 				return err
 			}
-			if err := CheckStorePath(string(line)); err != nil {
+			path := string(line)
+			if err := CheckStorePath(path); err != nil {
 				return lines.errorAt(lines.line, err, "path %v", err)
 			}
-			if _, ok := unlisted[string(line)]; !ok {
-				return lines.errorf("%s is not in the registration", line)
+			if err := f(&lines, path); err != nil {
+				return err
 			}
-			unlisted[string(line)] = false
 		}
+	})
+}
+
+// checkStorePaths checks that file lists the paths of infos and no others. A
+// difference means that the directory was put together by hand or cut off.
+func checkStorePaths(file string, infos []PathInfo) error {
+	unlisted := make(map[string]bool, len(infos))
+	for _, info := range infos {
+		unlisted[info.Path] = true
+	}
+	err := eachStorePath(file, func(lines *lineReader, path string) error {
+		if _, ok := unlisted[path]; !ok {
+			return lines.errorf("%s is not in the registration", path)
+		}
+		unlisted[path] = false
+		return nil
 	})
 	if err != nil {
 		return err

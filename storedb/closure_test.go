@@ -244,3 +244,19 @@ func TestReadClosureInfoErrors(t *testing.T) {
 		})
 	}
 }
+
+func TestReadStorePaths(t *testing.T) {
+	c := newTestClosure(t)
+	paths, err := ReadStorePaths(c.info)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(paths) != len(c.paths) || paths[0] != c.paths[0].Path {
+		t.Errorf("%d paths, the first %s; want %d and %s", len(paths), paths[0], len(c.paths), c.paths[0].Path)
+	}
+	c.writeFiles(t, "", pathA+"\n"+pathA+"\n")
+	want := filepath.Join(c.info, "store-paths") + ":2: " + pathA + " is listed a second time"
+	if _, err := ReadStorePaths(c.info); err == nil || err.Error() != want {
+		t.Errorf("got  %v\nwant %s", err, want)
+	}
+}
