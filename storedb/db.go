@@ -26,7 +26,7 @@ const databaseName = "db.sqlite"
 // Refs(referrer) that the primary key makes superfluous. Made without that
 // index and with the row, a database is current for all of them.
 const tables = `
-create table ValidPaths (
+create table if not exists ValidPaths (
 	id               integer primary key autoincrement not null,
 	path             text unique not null,
 	hash             text not null,
@@ -37,29 +37,29 @@ create table ValidPaths (
 	sigs             text,
 	ca               text
 );
-create table Refs (
+create table if not exists Refs (
 	referrer  integer not null,
 	reference integer not null,
 	primary key (referrer, reference),
 	foreign key (referrer) references ValidPaths(id) on delete cascade,
 	foreign key (reference) references ValidPaths(id) on delete restrict
 );
-create trigger DeleteSelfRefs before delete on ValidPaths begin
+create trigger if not exists DeleteSelfRefs before delete on ValidPaths begin
 	delete from Refs where referrer = old.id and reference = old.id;
 end;
-create table DerivationOutputs (
+create table if not exists DerivationOutputs (
 	drv  integer not null,
 	id   text not null,
 	path text not null,
 	primary key (drv, id),
 	foreign key (drv) references ValidPaths(id) on delete cascade
 );
-create table SchemaMigrations (migration text primary key not null);
-insert into SchemaMigrations values ('20260309-drop-redundant-indexreferrer');`
+create table if not exists SchemaMigrations (migration text primary key not null);
+insert or ignore into SchemaMigrations values ('20260309-drop-redundant-indexreferrer');`
 
 const indices = `
-create index IndexReference on Refs(reference);
-create index IndexDerivationOutputs on DerivationOutputs(path);`
+create index if not exists IndexReference on Refs(reference);
+create index if not exists IndexDerivationOutputs on DerivationOutputs(path);`
 
 // busyTimeout is how long SQLite itself waits for a lock, in milliseconds;
 // between two such waits contexts are looked at.
