@@ -1,2 +1,2 @@
 # NAR hash of what `go mod vendor` makes; nix/update-vendor-hash.sh writes it.
-"sha256-F1Pb3i8Od25b8ZQcKa7NJNMXzJesysgv87JRdVgQv6g="
+"sha256-ihqCT0Q3xTEW7Wy2Ac5zTdBXcmRE8gTK0SUoTDJ97Ac="
