@@ -35,8 +35,9 @@ func ReadClosureInfo(dir string) (*Closure, error) {
 
 // ReadRegistration reads a file in the format of nix-store --load-db. If
 // storePaths is not empty, the file of that name must list the same paths, one
-// a line. No two different paths may refer to each other, directly or not. What
-// is wrong with the files is returned as an *InputError.
+// a line. What is wrong with the files is returned as an *InputError; whether
+// references lead anywhere, and not in a circle, is for those to find out who
+// register the closure.
 func ReadRegistration(registration, storePaths string) (*Closure, error) {
 	c := &Closure{Name: registration}
 	err := readInput(registration, func(r io.Reader) (err error) {
@@ -52,9 +53,6 @@ func ReadRegistration(registration, storePaths string) (*Closure, error) {
 		if err := checkStorePaths(storePaths, c.Paths); err != nil {
 			return nil, err
 		}
-	}
-	if err := c.checkCycles(); err != nil {
-		return nil, err
 	}
 	return c, nil
 }
@@ -139,62 +137,6 @@ func checkStorePaths(file string, infos []PathInfo) error {
 	for _, info := range infos {
 		if unlisted[info.Path] {
 			return &InputError{File: file, Reason: fmt.Sprintf("%s is in the registration (line %d) but not here", info.Path, info.line)}
-		}
-	}
-	return nil
-}
-
-// checkCycles takes away paths that refer to nothing left, over and over;
-// what then remains refers in circles. Nix refuses such registrations.
-func (c *Closure) checkCycles() error {
-	infos := c.Paths
-	index := make(map[string]int, len(infos))
-	for i, info := range infos {
-		index[info.Path] = i
-	}
-	waiting := make([]int, len(infos)) // references that are still there
-	referrers := make([][]int, len(infos))
-	var free []int
-	for i, info := range infos {
-		for _, reference := range info.References {
-			if j, ok := index[reference]; ok && j != i {
-				waiting[i]++
-				referrers[j] = append(referrers[j], i)
-			}
-		}
-		if waiting[i] == 0 {
-			free = append(free, i)
-		}
-	}
-	for len(free) > 0 {
-		j := free[len(free)-1]
-		free = free[:len(free)-1]
-		for _, i := range referrers[j] {
-			if waiting[i]--; waiting[i] == 0 {
-				free = append(free, i)
-			}
-		}
-	}
-	for i, info := range infos {
-		if waiting[i] > 0 {
-			return c.errorAt(info, "the references of %s lead in a circle", info.Path)
-		}
-	}
-	return nil
-}
-
-// checkReferences makes sure that what the new infos, which are of c, refer to
-// is among them or valid already, as far as known tells.
-func (c *Closure) checkReferences(infos []PathInfo, known map[string]int64) error {
-	given := make(map[string]bool, len(infos))
-	for _, info := range infos {
-		given[info.Path] = true
-	}
-	for _, info := range infos {
-		for _, reference := range info.References {
-			if _, valid := known[reference]; !given[reference] && !valid {
-				return c.errorAt(info, "%s refers to %s, which is neither in this closure nor valid in the store", info.Path, reference)
-			}
 		}
 	}
 	return nil

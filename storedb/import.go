@@ -39,7 +39,11 @@ func Import(ctx context.Context, o Options) (Summary, error) {
 	if err != nil {
 		return Summary{}, err
 	}
-	i := &importer{Options: o, summary: Summary{Paths: len(o.Closure.Paths), DryRun: o.DryRun}}
+	g, err := newGraph(o.Closure)
+	if err != nil {
+		return Summary{}, err
+	}
+	i := &importer{Options: o, graph: g, summary: Summary{Paths: len(o.Closure.Paths), DryRun: o.DryRun}}
 	if o.DryRun {
 		err = i.plan(ctx)
 	} else {
@@ -55,6 +59,7 @@ func Import(ctx context.Context, o Options) (Summary, error) {
 // importer is one import.
 type importer struct {
 	Options
+	graph   *graph     // of the closure
 	missing []PathInfo // those that are not valid, largest first
 	summary Summary
 }
@@ -144,7 +149,7 @@ func (i *importer) findMissing(valid map[string]int64) error {
 	})
 	slices.SortStableFunc(i.missing, func(a, b PathInfo) int { return cmp.Compare(b.NarSize, a.NarSize) })
 	i.countMissing(i.missing)
-	return i.Closure.checkReferences(i.missing, valid)
+	return i.graph.checkOthers(valid)
 }
 
 // countMissing notes in the summary which infos are new.
@@ -279,10 +284,13 @@ func (i *importer) register(ctx context.Context, dst *destination, db *database)
 		infos = append(infos, info)
 		names[info.Path] = tempName(n)
 	}
-	if err := i.Closure.checkReferences(infos, valid); err != nil {
-		return err
+	g := i.graph
+	if len(infos) < len(g.paths) {
+		if g, err = newGraph(&Closure{Name: i.Closure.Name, Paths: infos}); err != nil {
+			return err
+		}
 	}
-	if err := insert(ctx, tx, infos, outputs, valid, start.Unix()); err != nil {
+	if err := insert(ctx, tx, g, outputs, valid, start.Unix()); err != nil {
 		return err
 	}
 	for _, info := range infos {

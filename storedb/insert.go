@@ -6,28 +6,26 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 )
 
-// insert registers the infos, whose references are among them or in valid, and
-// the outputs of those that are derivations. when is the time of registration,
-// in seconds since the epoch.
+// insert registers the paths of g, which refer to each other and to valid ones,
+// and the outputs of those that are derivations. when is the time of
+// registration, in seconds since the epoch.
 //
-// An info that is in valid overwrites what is registered, as with nix-store
-// --load-db: the deriver and the time of registration stay, and references are
-// added to those that there are.
-func insert(ctx context.Context, tx *transaction, infos []PathInfo, outputs map[string][]output, valid map[string]int64, when int64) error {
-	// Rows in the order of their index are cheaper to insert.
-	if !slices.IsSortedFunc(infos, comparePaths) {
-		infos = slices.SortedFunc(slices.Values(infos), comparePaths)
+// A path of g that is valid already is overwritten, as by nix-store --load-db:
+// its deriver and time of registration stay, and references are added to those
+// that there are.
+func insert(ctx context.Context, tx *transaction, g *graph, outputs map[string][]output, valid map[string]int64, when int64) error {
+	if err := g.checkOthers(valid); err != nil {
+		return err
 	}
-	ids, err := insertPaths(ctx, tx, infos, valid, when)
+	ids, err := insertPaths(ctx, tx, g, valid, when)
 	if err == nil {
-		err = insertReferences(ctx, tx, infos, ids, valid)
+		err = insertReferences(ctx, tx, g, ids, valid)
 	}
 	if err == nil {
-		err = insertOutputs(ctx, tx, infos, outputs, ids)
+		err = insertOutputs(ctx, tx, g, outputs, ids, valid)
 	}
 	if err != nil {
 		return tx.failed("register paths in", err)
@@ -35,10 +33,9 @@ func insert(ctx context.Context, tx *transaction, infos []PathInfo, outputs map[
 	return nil
 }
 
-func comparePaths(a, b PathInfo) int { return strings.Compare(a.Path, b.Path) }
-
-// insertPaths returns the row ids of those that are new.
-func insertPaths(ctx context.Context, tx *transaction, infos []PathInfo, valid map[string]int64, when int64) (map[string]int64, error) {
+// insertPaths returns the row ids of all paths of g. Rows in the order of their
+// index, which is that of g, are cheaper to insert.
+func insertPaths(ctx context.Context, tx *transaction, g *graph, valid map[string]int64, when int64) ([]int64, error) {
 	var last int64
 	err := tx.query(ctx, "select coalesce(max(seq), 0) from sqlite_sequence where name = 'ValidPaths'", nil, func(row []driver.Value) (err error) {
 		last, err = integer(row[0])
@@ -47,19 +44,20 @@ func insertPaths(ctx context.Context, tx *transaction, infos []PathInfo, valid m
 	if err != nil {
 		return nil, err
 	}
-	ids := make(map[string]int64, len(infos))
+	ids := make([]int64, len(g.paths))
 	rows := newBatch(tx, "insert into ValidPaths (id, path, hash, registrationTime, deriver, narSize, ultimate, sigs, ca) values ", 9)
-	for i := range infos {
-		info := &infos[i]
+	for i := range g.paths {
+		info := &g.paths[i]
 		hash, narSize := databaseHash(info.NarHash), nullIf(info.NarSize == 0, info.NarSize)
 		ultimate := nullIf(!info.Ultimate, int64(1))
 		sigs, ca := nullIf(len(info.Sigs) == 0, strings.Join(info.Sigs, " ")), nullIf(info.CA == "", info.CA)
 		if id, ok := valid[info.Path]; ok {
+			ids[i] = id
 			err = tx.exec(ctx, "update ValidPaths set narSize = ?, hash = ?, ultimate = ?, sigs = ?, ca = ? where id = ?",
 				narSize, hash, ultimate, sigs, ca, id)
 		} else {
 			last++
-			ids[info.Path] = last
+			ids[i] = last
 			err = rows.add(ctx, last, info.Path, hash, when, nullIf(info.Deriver == "", info.Deriver), narSize, ultimate, sigs, ca)
 		}
 		if err != nil {
@@ -69,23 +67,16 @@ func insertPaths(ctx context.Context, tx *transaction, infos []PathInfo, valid m
 	return ids, rows.close(ctx)
 }
 
-func insertReferences(ctx context.Context, tx *transaction, infos []PathInfo, ids, valid map[string]int64) error {
-	rowID := func(path string) (int64, bool) {
-		if id, ok := ids[path]; ok {
-			return id, true
-		}
-		id, ok := valid[path]
-		return id, ok
-	}
+func insertReferences(ctx context.Context, tx *transaction, g *graph, ids []int64, valid map[string]int64) error {
 	rows := newBatch(tx, "insert or ignore into Refs (referrer, reference) values ", 2)
-	for i := range infos {
-		info := &infos[i]
-		id, _ := rowID(info.Path)
-		referrer := driver.Value(id)
-		for _, reference := range info.References {
-			id, ok := rowID(reference)
-			if !ok {
-				return fmt.Errorf("%s refers to %s, which is not valid", info.Path, reference)
+	for i := range g.paths {
+		referrer := driver.Value(ids[i])
+		for _, target := range g.references(int32(i)) {
+			var id int64
+			if target >= 0 {
+				id = ids[target]
+			} else {
+				id = valid[g.others[^target]]
 			}
 			if err := rows.add(ctx, referrer, id); err != nil {
 				return err
@@ -95,16 +86,16 @@ func insertReferences(ctx context.Context, tx *transaction, infos []PathInfo, id
 	return rows.close(ctx)
 }
 
-// insertOutputs gives derivations their outputs, if they are new.
-func insertOutputs(ctx context.Context, tx *transaction, infos []PathInfo, outputs map[string][]output, ids map[string]int64) error {
+// insertOutputs gives derivations that were not valid their outputs.
+func insertOutputs(ctx context.Context, tx *transaction, g *graph, outputs map[string][]output, ids []int64, valid map[string]int64) error {
 	rows := newBatch(tx, "insert into DerivationOutputs (drv, id, path) values ", 3)
-	for i := range infos {
-		id, ok := ids[infos[i].Path]
-		if !ok {
+	for i := range g.paths {
+		path := g.paths[i].Path
+		if _, ok := valid[path]; ok || !isDerivation(path) {
 			continue
 		}
-		for _, o := range outputs[infos[i].Path] {
-			if err := rows.add(ctx, id, o.name, o.path); err != nil {
+		for _, o := range outputs[path] {
+			if err := rows.add(ctx, ids[i], o.name, o.path); err != nil {
 				return err
 			}
 		}
