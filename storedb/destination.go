@@ -7,9 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,9 +14,12 @@ import (
 // Where things lie below the root of a store.
 const (
 	storeDir    = "nix/store"
-	databaseDir = "nix/var/nix/db"
+	stateDir    = "nix/var/nix"
+	databaseDir = stateDir + "/db"
+	schemaFile  = databaseDir + "/schema"
+	bigLockFile = databaseDir + "/big-lock"
 	// A new store's database is made here and moved when it is complete.
-	newDatabaseDir = "nix/var/nix/" + tempPrefix + "db"
+	newDatabaseDir = stateDir + "/tmp-vm-prebuild-db"
 )
 
 // stateDirs are the directories that Nix makes when it opens a store that does
@@ -27,72 +27,57 @@ const (
 // get in each other's way doing so; here they find all of it.
 var stateDirs = [...]string{
 	"nix", storeDir, storeDir + "/.links",
-	"nix/var", "nix/var/nix", "nix/var/nix/temproots",
-	"nix/var/nix/gcroots", "nix/var/nix/gcroots/per-user",
-	"nix/var/nix/profiles", "nix/var/nix/profiles/per-user",
+	"nix/var", stateDir, databaseDir, tempRootsDir,
+	gcRootsDir, gcRootsDir + "/per-user",
+	stateDir + "/profiles", stateDir + "/profiles/per-user",
 	"nix/var/log", "nix/var/log/nix", "nix/var/log/nix/drvs",
 }
 
-// tempPrefix begins the names of what an import has not completed. No store
-// path begins like it.
-const tempPrefix = "tmp-vm-prebuild-"
-
-// tempName is the name that path number i of an import has until all files of
-// the closure are there.
-func tempName(i int) string { return tempPrefix + strconv.Itoa(i) }
-
-// lockPoll is how often a lock that somebody else holds is tried.
-const lockPoll = 50 * time.Millisecond
-
-// destination is a store that is being written to. An import holds a lock on
-// its directory of store paths, so that no two write to it at once, and the
-// shared lock on its database that every Nix process holds.
+// destination is a store that is being written to.
+//
+// While it has no database, imports exclude each other by a lock on its
+// directory of store paths, and the one that makes the database excludes Nix
+// meanwhile. In a store that has one, imports and Nix exclude each other path by
+// path, see [pathLocks].
 type destination struct {
+	patience
 	root    string
-	store   *os.File // the directory of store paths
-	bigLock *os.File // nil for a fresh store
 	fresh   bool     // there is no database yet
+	store   *os.File // the directory of store paths; locked if fresh
+	bigLock *os.File // what every Nix process has locked that uses the store; nil as long as fresh
+	roots   *tempRoots
+	temp    *tempDir // nil until openTempDir
+	locks   pathLocks
 
-	locked    bool     // store is ours
-	created   []string // directories made by this import, parents first
+	created   []string // files and directories made in a fresh store, parents first
 	published []string // names in store that this import has completed
 }
 
 // openDestination makes the directories of the store below root, as far as they
-// are missing, waits for its locks, and removes what a killed import has left.
-func openDestination(ctx context.Context, root string) (*destination, error) {
-	d := &destination{root: root}
-	if err := d.open(ctx); err != nil {
-		return nil, errors.Join(err, d.rollback(), d.close())
+// are missing, waits for its locks, and gets ready for temporary roots.
+func openDestination(ctx context.Context, root string, p patience) (*destination, error) {
+	d := &destination{root: root, patience: p}
+	err := d.openStore(ctx)
+	if err == nil && !d.fresh {
+		err = d.lockDatabase(ctx)
 	}
+	if err == nil {
+		var made bool
+		d.roots, made, err = openTempRoots(root, p)
+		d.noteCreated(filepath.Join(root, gcLockFile), made)
+	}
+	if err != nil {
+		return nil, errors.Join(err, d.rollback(false), d.close())
+	}
+	d.locks = pathLocks{patience: p, store: int(d.store.Fd())}
 	return d, nil
 }
 
-func (d *destination) open(ctx context.Context) error {
-	if err := d.lockStore(ctx); err != nil {
-		return err
-	}
-	exists, err := hasDatabase(d.root)
-	if err != nil {
-		return err
-	}
-	d.fresh = !exists
-	if exists {
-		d.bigLock, err = os.OpenFile(filepath.Join(d.root, databaseDir, "big-lock"), os.O_RDWR|os.O_CREATE, 0o600)
-		if err != nil {
-			return fmt.Errorf("lock store database: %w", err)
-		}
-		if err := lock(ctx, d.bigLock, unix.LOCK_SH); err != nil {
-			return fmt.Errorf("lock store database: %w", err)
-		}
-	}
-	return d.removeLeftovers()
-}
-
-// lockStore makes the directories and locks the one of store paths. An import
-// that held the lock may have failed and removed the directories it had made,
-// this one too: then all begins anew.
-func (d *destination) lockStore(ctx context.Context) error {
+// openStore makes the directories and opens the one of store paths. If there is
+// no database it waits for that directory's lock. An import that held it may
+// have failed and removed what it had made, this directory too: then all begins
+// anew.
+func (d *destination) openStore(ctx context.Context) error {
 	for {
 		if err := d.makeDirs(); err != nil {
 			return err
@@ -102,21 +87,12 @@ func (d *destination) lockStore(ctx context.Context) error {
 			return fmt.Errorf("open store: %w", err)
 		}
 		d.store = store
-		if err := lock(ctx, store, unix.LOCK_EX); err != nil {
-			d.created = nil // whoever holds the lock uses them
-			return fmt.Errorf("lock store: %w", err)
-		}
-		locked, err := store.Stat()
+		current, err := d.lockStore(ctx)
 		if err != nil {
-			return fmt.Errorf("open store: %w", err)
+			return err
 		}
-		found, err := os.Lstat(filepath.Join(d.root, storeDir))
-		if err == nil && os.SameFile(locked, found) {
-			d.locked = true
-			return d.makeDirs()
-		}
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("open store: %w", err)
+		if current {
+			return nil
 		}
 		if err := store.Close(); err != nil {
 			return fmt.Errorf("open store: %w", err)
@@ -124,18 +100,47 @@ func (d *destination) lockStore(ctx context.Context) error {
 	}
 }
 
-// lock takes an advisory lock on f, waiting for it until ctx ends.
-func lock(ctx context.Context, f *os.File, how int) error {
-	for {
-		err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB)
-		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
-			return err
+// lockStore finds out whether the store has a database, and locks its directory
+// of store paths if it has none. It returns false if that is no longer what is
+// found at its place.
+func (d *destination) lockStore(ctx context.Context) (current bool, err error) {
+	state, err := readDatabaseState(d.root)
+	if err != nil {
+		return false, err
+	}
+	if state == noDatabase {
+		err := d.wait(ctx, "another import into "+d.root, func() (bool, error) { return tryLock(int(d.store.Fd()), unix.LOCK_EX) })
+		if err != nil {
+			d.created = nil // whoever holds the lock uses them
+			return false, fmt.Errorf("lock store: %w", err)
 		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(lockPoll):
+		current, err := isCurrent(d.store, filepath.Join(d.root, storeDir))
+		if err != nil {
+			return false, fmt.Errorf("open store: %w", err)
 		}
+		if !current {
+			return false, nil
+		}
+		if err := d.makeDirs(); err != nil {
+			return false, err
+		}
+		if state, err = readDatabaseState(d.root); err != nil {
+			return false, err
+		}
+	}
+	if d.fresh = state == noDatabase; !d.fresh {
+		d.created = nil
+		if _, err := tryLock(int(d.store.Fd()), unix.LOCK_UN); err != nil {
+			return false, fmt.Errorf("unlock store: %w", err)
+		}
+	}
+	return true, nil
+}
+
+// noteCreated notes that the file is to be removed if the import fails.
+func (d *destination) noteCreated(name string, made bool) {
+	if made && d.fresh {
+		d.created = append(d.created, name)
 	}
 }
 
@@ -185,52 +190,6 @@ func (d *destination) makeDir(dir string) error {
 	return nil
 }
 
-// hasDatabase says whether there is a database below root, and fails if there
-// is one that must not be written to.
-func hasDatabase(root string) (bool, error) {
-	dir := filepath.Join(root, databaseDir)
-	file := filepath.Join(dir, "schema")
-	schema, err := os.ReadFile(file)
-	if err == nil {
-		if found := strings.TrimSpace(string(schema)); found != schemaVersion {
-			return false, &InputError{File: file, Reason: fmt.Sprintf("the store has schema version %q, and only version %s is supported", found, schemaVersion),
-				Hint: "import into a store made by Nix 2.0 or later, or into a new one"}
-		}
-		return true, nil
-	}
-	if !errors.Is(err, fs.ErrNotExist) {
-		return false, fmt.Errorf("open store database: %w", err)
-	}
-	entries, err := os.ReadDir(dir)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return false, fmt.Errorf("open store database: %w", err)
-	}
-	if len(entries) > 0 {
-		return false, &InputError{File: dir, Reason: "has files, but no file schema", Hint: "a Nix process is making this database, or was interrupted doing so"}
-	}
-	return false, nil
-}
-
-// removeLeftovers removes what an import has begun and not completed: this one,
-// or one that was killed.
-func (d *destination) removeLeftovers() error {
-	names, err := readNames(int(d.store.Fd()))
-	if err != nil {
-		return fmt.Errorf("read store: %w", err)
-	}
-	var errs []error
-	for _, name := range names {
-		if strings.HasPrefix(name, tempPrefix) {
-			errs = append(errs, removeTree(int(d.store.Fd()), name))
-		}
-	}
-	errs = append(errs, os.RemoveAll(filepath.Join(d.root, newDatabaseDir)))
-	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("remove an incomplete import: %w", err)
-	}
-	return nil
-}
-
 // differsFrom fails if source is the store's own directory: a path that is not
 // valid would be replaced by a copy of itself, and lost if that failed.
 func (d *destination) differsFrom(source *os.File) error {
@@ -248,17 +207,17 @@ func (d *destination) differsFrom(source *os.File) error {
 	return nil
 }
 
-// publish gives the store path base the files at the temporary name temp. What
-// has that name already is not valid: a killed import or build left it there.
-func (d *destination) publish(temp, base string) error {
-	store := int(d.store.Fd())
-	err := unix.Renameat(store, temp, store, base)
-	switch err {
-	case unix.EEXIST, unix.ENOTEMPTY, unix.EISDIR, unix.ENOTDIR:
-		if err := removeTree(store, base); err != nil {
+// publish gives the store path base the files that are name in the temporary
+// directory. What has that name already is not valid: a killed import or build
+// left it there.
+func (d *destination) publish(name, base string) error {
+	err := d.rename(name, base)
+	switch {
+	case errors.Is(err, unix.EEXIST), errors.Is(err, unix.ENOTEMPTY), errors.Is(err, unix.EISDIR), errors.Is(err, unix.ENOTDIR):
+		if err := removeTree(int(d.store.Fd()), base); err != nil {
 			return fmt.Errorf("replace %s/%s: %w", StoreDir, base, err)
 		}
-		err = unix.Renameat(store, temp, store, base)
+		err = d.rename(name, base)
 	}
 	if err != nil {
 		return fmt.Errorf("complete %s/%s: %w", StoreDir, base, err)
@@ -267,32 +226,23 @@ func (d *destination) publish(temp, base string) error {
 	return nil
 }
 
-// newDatabase makes the directory of a fresh store's database with all that Nix
-// expects there but the schema file.
-func (d *destination) newDatabase(ctx context.Context) (*database, error) {
-	dir := filepath.Join(d.root, newDatabaseDir)
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		return nil, fmt.Errorf("create store database: %w", err)
+// rename moves name from the temporary directory to the store. Only root may
+// move a directory that is read-only, because it has an entry for its parent.
+func (d *destination) rename(name, base string) (err error) {
+	temp, store := int(d.temp.Fd()), int(d.store.Fd())
+	err = unix.Renameat(temp, name, store, base)
+	if !errors.Is(err, unix.EACCES) {
+		return err
 	}
-	if err := os.WriteFile(filepath.Join(dir, "big-lock"), nil, 0o600); err != nil {
-		return nil, fmt.Errorf("create store database: %w", err)
+	dir, openErr := openAt(temp, name, openFlags|unix.O_DIRECTORY, 0)
+	if openErr != nil {
+		return err
 	}
-	return createDatabase(ctx, filepath.Join(dir, "db.sqlite"))
-}
-
-// publishDatabase makes a complete fresh database that of the store. It is not
-// synced: the files of the store paths are not either, and after a crash a
-// database without them would be worse than none.
-func (d *destination) publishDatabase() error {
-	dir := filepath.Join(d.root, newDatabaseDir)
-	if err := os.WriteFile(filepath.Join(dir, "schema"), []byte(schemaVersion), 0o644); err != nil {
-		return fmt.Errorf("complete store database: %w", err)
+	defer closeRead(dir)
+	if err := unix.Fchmod(dir, modeExecutable|unix.S_IWUSR); err != nil {
+		return err
 	}
-	// os.Rename does not replace a directory, not even an empty one.
-	if err := unix.Rename(dir, filepath.Join(d.root, databaseDir)); err != nil {
-		return fmt.Errorf("complete store database: %w", err)
-	}
-	return nil
+	return errors.Join(unix.Renameat(temp, name, store, base), unix.Fchmod(dir, modeExecutable))
 }
 
 // commit makes what has been published stay.
@@ -300,31 +250,51 @@ func (d *destination) commit() {
 	d.created, d.published = nil, nil
 }
 
-// rollback removes all that this import has made and not committed.
-func (d *destination) rollback() error {
-	var errs []error
-	if d.locked {
-		errs = append(errs, d.removeLeftovers())
-		for _, name := range d.published {
-			errs = append(errs, removeTree(int(d.store.Fd()), name))
-		}
+// rollback removes all that this import has made and not committed. If keep is
+// true, complete paths stay in the temporary directory for the next import.
+func (d *destination) rollback(keep bool) error {
+	errs := []error{d.closeTempDir(keep)}
+	for _, name := range d.published {
+		errs = append(errs, removeTree(int(d.store.Fd()), name))
 	}
-	for i := len(d.created) - 1; i >= 0; i-- {
-		// One that somebody else has begun to use stays.
-		err := os.Remove(d.created[i])
-		if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EEXIST) {
-			errs = append(errs, err)
-		}
+	if d.roots != nil {
+		errs = append(errs, d.roots.close())
+		d.roots = nil
 	}
+	if d.fresh {
+		errs = append(errs, os.RemoveAll(filepath.Join(d.root, newDatabaseDir)))
+	}
+	errs = append(errs, d.removeCreated())
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("undo the import: %w", err)
 	}
 	return nil
 }
 
-// close releases the locks.
-func (d *destination) close() error {
+// removeCreated removes files and directories that were made for the store, as
+// far as nobody else has begun to use them.
+func (d *destination) removeCreated() error {
+	if d.bigLock == nil && len(d.created) > 0 {
+		if state, err := readDatabaseState(d.root); err != nil || state != noDatabase {
+			return err
+		}
+	}
 	var errs []error
+	for i := len(d.created) - 1; i >= 0; i-- {
+		err := os.Remove(d.created[i])
+		if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EEXIST) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// close removes what only an import needs, and releases the locks.
+func (d *destination) close() error {
+	errs := []error{d.closeTempDir(false), d.locks.release()}
+	if d.roots != nil {
+		errs = append(errs, d.roots.close())
+	}
 	for _, f := range []*os.File{d.bigLock, d.store} {
 		if f != nil {
 			errs = append(errs, f.Close())

@@ -4,18 +4,10 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"sync"
 	"time"
-
-	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
-
-	"vm-prebuild/nar"
 )
 
 // Import places the files of a closure in a store and makes its paths valid
@@ -23,13 +15,18 @@ import (
 // of a closure does next to nothing. A store that does not exist is made, with
 // all that any Nix from 2.8 on expects of one.
 //
-// Files first get temporary names; once all are there they get their final ones
-// within the database transaction that makes the paths valid. After an error,
-// and when ctx ends, the store is as it was before. After SIGKILL no path is
-// valid that is not complete, and the next import removes what is left.
+// The paths are made in a temporary directory in the store; once all are there
+// they get their final names, and one database transaction makes them valid.
+// After an error, and when ctx ends, the store is as it was before, but for
+// what [Files] have completed: that stays in the temporary directory until the
+// next import of Files takes it up. After SIGKILL no path is valid that is not
+// complete, and the next import removes what is left.
 //
-// Imports wait for each other. Nix may read the store meanwhile; it must not
-// collect garbage there nor build one of the closure's paths.
+// Nix and other imports may use the store meanwhile, in every way: paths are
+// protected from the garbage collector by temporary roots and locked while they
+// are made. What others hold is waited for until ctx ends. Only a Nix process
+// that lives long, a daemon's for instance, may not notice new paths: it
+// remembers which it has looked for in vain.
 //
 // What the caller can put right is reported as *InputError, and contents that
 // differ from their registration as *VerifyError.
@@ -39,11 +36,10 @@ func Import(ctx context.Context, o Options) (Summary, error) {
 	if err != nil {
 		return Summary{}, err
 	}
-	g, err := newGraph(o.Closure)
-	if err != nil {
+	i := &importer{Options: o, summary: Summary{Paths: len(o.Closure.Paths), DryRun: o.DryRun}}
+	if i.graph, err = newGraph(o.Closure); err != nil {
 		return Summary{}, err
 	}
-	i := &importer{Options: o, graph: g, summary: Summary{Paths: len(o.Closure.Paths), DryRun: o.DryRun}}
 	if o.DryRun {
 		err = i.plan(ctx)
 	} else {
@@ -59,8 +55,11 @@ func Import(ctx context.Context, o Options) (Summary, error) {
 // importer is one import.
 type importer struct {
 	Options
-	graph   *graph     // of the closure
-	missing []PathInfo // those that are not valid, largest first
+	graph   *graph // of the closure
+	dst     *destination
+	db      *database  // of dst; nil as long as it is fresh
+	missing []PathInfo // those that are not valid
+	names   []string   // what they are called where they are made, see madeIn
 	summary Summary
 }
 
@@ -83,236 +82,127 @@ func (i *importer) plan(ctx context.Context) error {
 	if err := i.findMissing(valid); err != nil {
 		return err
 	}
-	source, err := i.openSource()
-	if err != nil {
-		return err
+	switch {
+	case i.Files != nil:
+		return nil
+	case i.RegisterOnly:
+		return i.checkPresent(i.Store)
 	}
-	return source.Close()
+	return i.checkPresent(i.From)
 }
 
-func (i *importer) databaseFile() string { return filepath.Join(i.Store, databaseDir, "db.sqlite") }
+func (i *importer) databaseFile() string { return filepath.Join(i.Store, databaseDir, databaseName) }
 
 // run imports.
 func (i *importer) run(ctx context.Context) (err error) {
 	i.report(PhaseLock, 0, 0)
-	dst, err := openDestination(ctx, i.Store)
+	i.dst, err = openDestination(ctx, i.Store, patience{report: i.waiting})
 	if err != nil {
 		return err
 	}
 	defer func() {
+		if i.db != nil {
+			err = errors.Join(err, i.db.Close())
+		}
 		if err != nil {
-			err = errors.Join(err, dst.rollback())
+			err = errors.Join(err, i.dst.rollback(i.Files != nil))
 		}
-		err = errors.Join(err, dst.close())
+		err = errors.Join(err, i.dst.close())
 	}()
-	valid := map[string]int64{}
-	var db *database
-	if !dst.fresh {
-		if db, err = openDatabase(ctx, i.databaseFile()); err != nil {
+	if err := i.dst.checkGCRoot(i.GCRoot); err != nil {
+		return err
+	}
+	// Before it is known what is valid: from here on it stays.
+	if err := i.dst.roots.add(ctx, paths(i.Closure.Paths)...); err != nil {
+		return err
+	}
+	if err := i.lookUp(ctx); err != nil {
+		return err
+	}
+	if len(i.missing) > 0 {
+		if err := i.makePaths(ctx); err != nil {
 			return err
 		}
-		defer func() { err = errors.Join(err, db.Close()) }()
-		if valid, err = validPaths(ctx, db, i.Closure.Paths); err != nil {
+	}
+	if len(i.missing) > 0 || i.dst.fresh || i.Reregister {
+		if err := i.register(ctx); err != nil {
 			return err
 		}
+	}
+	if err := i.dst.setGCRoot(i.GCRoot, i.Closure); err != nil {
+		return err
+	}
+	i.dst.commit()
+	return nil
+}
+
+// lookUp finds out which paths are missing. In a store in use it locks them.
+func (i *importer) lookUp(ctx context.Context) error {
+	if i.dst.fresh {
+		return i.findMissing(nil)
+	}
+	var err error
+	if i.db, err = openDatabase(ctx, i.databaseFile()); err != nil {
+		return err
+	}
+	valid, err := validPaths(ctx, i.db, i.Closure.Paths)
+	if err != nil {
+		return err
 	}
 	if err := i.findMissing(valid); err != nil {
 		return err
 	}
-	if len(i.missing) == 0 && !dst.fresh {
-		return nil
-	}
-	source, err := i.openSource()
-	if err != nil {
-		return err
-	}
-	defer source.Close()
-	if err := dst.differsFrom(source); err != nil {
-		return err
-	}
-	if err := i.place(ctx, source, dst); err != nil {
-		return err
-	}
-	if err := i.verify(ctx); err != nil {
-		return err
-	}
-	return i.register(ctx, dst, db)
+	return i.lockMissing(ctx)
 }
 
 // findMissing sets missing to the infos that are not among the valid ones.
-// Large paths come first, so that none of them is left for one worker at the
-// end.
 func (i *importer) findMissing(valid map[string]int64) error {
-	i.missing = slices.DeleteFunc(slices.Clone(i.Closure.Paths), func(info PathInfo) bool {
-		_, ok := valid[info.Path]
-		return ok
-	})
-	slices.SortStableFunc(i.missing, func(a, b PathInfo) int { return cmp.Compare(b.NarSize, a.NarSize) })
-	i.countMissing(i.missing)
+	i.missing = slices.Clone(i.Closure.Paths)
+	if i.Files == nil {
+		// Large paths come first, so that none of them is left for one worker at
+		// the end. Files may have an order of their own.
+		slices.SortStableFunc(i.missing, func(a, b PathInfo) int { return cmp.Compare(b.NarSize, a.NarSize) })
+	}
+	i.names = make([]string, len(i.missing))
+	i.dropValid(valid)
 	return i.graph.checkOthers(valid)
 }
 
-// countMissing notes in the summary which infos are new.
-func (i *importer) countMissing(infos []PathInfo) {
-	i.summary.AlreadyValid = len(i.Closure.Paths) - len(infos)
-	i.summary.Placed = len(infos)
+// dropValid removes what is valid from missing.
+func (i *importer) dropValid(valid map[string]int64) {
+	n := 0
 	i.summary.NarBytes = 0
-	for _, info := range infos {
-		i.summary.NarBytes += info.NarSize
-	}
-}
-
-// openSource opens the source's directory of store paths and makes sure that it
-// has the missing ones, before anything is written.
-func (i *importer) openSource() (*os.File, error) {
-	dir := filepath.Join(i.From, storeDir)
-	source, err := os.Open(dir)
-	if errors.Is(err, fs.ErrNotExist) && len(i.missing) > 0 {
-		return nil, &InputError{File: dir, Reason: "no such directory", Hint: "give the root of the store that has the files", Err: err}
-	}
-	if err != nil {
-		return nil, fmt.Errorf("open source store: %w", err)
-	}
-	for _, info := range i.missing {
-		var st unix.Stat_t
-		err := unix.Fstatat(int(source.Fd()), baseName(info.Path), &st, unix.AT_SYMLINK_NOFOLLOW)
-		if errors.Is(err, unix.ENOENT) {
-			e := i.Closure.errorAt(info, "%s is not in the source store %s", info.Path, dir)
-			e.Err, e.Hint = fs.ErrNotExist, "realise it there, or give the root of the store that has it"
-			err = e
-		} else if err != nil {
-			err = fmt.Errorf("look for %s in the source store %s: %w", info.Path, dir, err)
-		}
-		if err != nil {
-			return nil, errors.Join(err, source.Close())
+	for k, info := range i.missing {
+		if _, ok := valid[info.Path]; !ok {
+			i.missing[n], i.names[n] = info, i.names[k]
+			n++
+			i.summary.NarBytes += info.NarSize
 		}
 	}
-	return source, nil
+	i.missing, i.names = i.missing[:n], i.names[:n]
+	i.summary.Placed = n
+	i.summary.AlreadyValid = len(i.Closure.Paths) - n
 }
 
-// place copies the missing paths to temporary names.
-func (i *importer) place(ctx context.Context, source *os.File, dst *destination) error {
-	start := time.Now()
-	from, to := make([]string, len(i.missing)), i.temporaryNames()
-	for n, info := range i.missing {
-		from[n] = baseName(info.Path)
-	}
-	p := placer{method: i.Method, done: i.counter(PhasePlace)}
-	if err := p.place(ctx, int(source.Fd()), int(dst.store.Fd()), from, to, i.Jobs); err != nil {
-		return fmt.Errorf("copy files from %s to %s: %w", source.Name(), dst.store.Name(), err)
-	}
-	i.summary.Reflinked = p.stats.reflinked.Load()
-	i.summary.Copied = p.stats.copied.Load()
-	i.summary.HardLinked = p.stats.hardLinked.Load()
-	i.summary.Place = time.Since(start)
-	return nil
-}
-
-func (i *importer) temporaryNames() []string {
-	names := make([]string, len(i.missing))
-	for n := range names {
-		names[n] = tempName(n)
-	}
-	return names
-}
-
-// verify hashes what has been placed, if that is wanted.
-func (i *importer) verify(ctx context.Context) error {
-	if i.Verify != VerifyHash {
+// lockMissing locks the missing paths, of which others may make some valid until
+// it is their turn to wait.
+func (i *importer) lockMissing(ctx context.Context) error {
+	if len(i.missing) == 0 {
 		return nil
 	}
-	start := time.Now()
-	done := i.counter(PhaseVerify)
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(i.Jobs)
+	bases := make([]string, len(i.missing))
 	for n, info := range i.missing {
-		group.Go(func() error {
-			hash, size, err := nar.Hash(ctx, filepath.Join(i.Store, storeDir, tempName(n)))
-			if err != nil {
-				return fmt.Errorf("verify %s: %w", info.Path, err)
-			}
-			if hash != info.NarHash || size != info.NarSize {
-				return &VerifyError{Path: info.Path, WantHash: info.NarHash, GotHash: hash, WantBytes: info.NarSize, GotBytes: size}
-			}
-			done(n)
-			return nil
-		})
+		bases[n] = baseName(info.Path)
 	}
-	err := group.Wait()
-	i.summary.Verify = time.Since(start)
-	return err
-}
-
-// register makes the missing paths valid and gives them their final names, in
-// one transaction. db is nil for a fresh store.
-func (i *importer) register(ctx context.Context, dst *destination, db *database) (err error) {
-	start := time.Now()
-	i.report(PhaseRegister, 0, 0)
-	outputs, err := readOutputs(ctx, int(dst.store.Fd()), i.missing, i.temporaryNames(), i.Jobs)
+	slices.Sort(bases)
+	if err := i.dst.locks.acquire(ctx, bases); err != nil {
+		return err
+	}
+	valid, err := validPaths(ctx, i.db, i.missing)
 	if err != nil {
 		return err
 	}
-	if dst.fresh {
-		if db, err = dst.newDatabase(ctx); err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, db.Close()) }()
-	}
-	tx, err := db.begin(ctx)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			tx.Rollback()
-		}
-	}()
-	// Nix may have made some of them valid while files were copied.
-	valid, err := validPaths(ctx, db, i.missing)
-	if err != nil {
-		return err
-	}
-	names := map[string]string{}
-	var infos []PathInfo
-	for n, info := range i.missing {
-		if _, ok := valid[info.Path]; ok {
-			if err := removeTree(int(dst.store.Fd()), tempName(n)); err != nil {
-				return err
-			}
-			continue
-		}
-		infos = append(infos, info)
-		names[info.Path] = tempName(n)
-	}
-	g := i.graph
-	if len(infos) < len(g.paths) {
-		if g, err = newGraph(&Closure{Name: i.Closure.Name, Paths: infos}); err != nil {
-			return err
-		}
-	}
-	if err := insert(ctx, tx, g, outputs, valid, start.Unix()); err != nil {
-		return err
-	}
-	for _, info := range infos {
-		if err := dst.publish(names[info.Path], baseName(info.Path)); err != nil {
-			return err
-		}
-	}
-	if err := tx.Commit(ctx); err != nil {
-		return err
-	}
-	if dst.fresh {
-		if err := db.seal(ctx); err != nil {
-			return err
-		}
-		if err := dst.publishDatabase(); err != nil {
-			return err
-		}
-	}
-	dst.commit()
-	i.countMissing(infos)
-	i.summary.Register = time.Since(start)
-	i.report(PhaseRegister, len(infos), i.summary.NarBytes)
+	i.dropValid(valid)
 	return nil
 }
 
@@ -334,4 +224,15 @@ func (i *importer) counter(phase Phase) func(n int) {
 
 func (i *importer) report(phase Phase, paths int, bytes int64) {
 	i.Progress(Progress{Phase: phase, Paths: paths, TotalPaths: len(i.missing), Bytes: bytes, TotalBytes: i.summary.NarBytes})
+}
+
+// waiting reports that something others hold has been waited for for a while.
+func (i *importer) waiting(what string) { i.Progress(Progress{Phase: PhaseLock, Waiting: what}) }
+
+func paths(infos []PathInfo) []string {
+	paths := make([]string, len(infos))
+	for n, info := range infos {
+		paths[n] = info.Path
+	}
+	return paths
 }

@@ -272,7 +272,7 @@ func TestImportFailures(t *testing.T) {
 	}{
 		{"path missing in the source", func(t *testing.T, c *testClosure, _ *Options) {
 			check(t, os.Rename(c.file(pathA), c.file(pathA)+"x"))
-		}, ":1: " + pathA + " is not in the source store", 2},
+		}, ":1: " + pathA + " is not in the store ", 2},
 		{"no source", func(_ *testing.T, _ *testClosure, o *Options) { o.From = "/nonexistent" }, "/nonexistent/nix/store: no such directory", 2},
 		{"dangling reference", func(t *testing.T, c *testClosure, o *Options) {
 			c.add(t, "/nix/store/66666666666666666666666666666666-x", "x", pathC)
@@ -398,7 +398,7 @@ func TestImportDestinations(t *testing.T) {
 			check(t, os.WriteFile(root+pathB, nil, 0o444))
 		}, ""},
 		{"leftovers", func(t *testing.T, root string) {
-			check(t, os.MkdirAll(root+"/nix/store/"+tempName(0)+"/x", 0o755))
+			check(t, os.MkdirAll(root+"/nix/store/"+"00000000000000000000000000000000"+tempSuffix+"/x", 0o755))
 			check(t, os.MkdirAll(root+"/"+newDatabaseDir, 0o755))
 		}, ""},
 		{"root is a symbolic link", func(t *testing.T, root string) { check(t, os.Symlink(t.TempDir(), root)) }, ""},
@@ -414,7 +414,11 @@ func TestImportDestinations(t *testing.T) {
 		{"unfinished database", func(t *testing.T, root string) {
 			check(t, os.MkdirAll(root+"/nix/var/nix/db", 0o755))
 			check(t, os.WriteFile(root+"/nix/var/nix/db/db.sqlite", nil, 0o644))
-		}, "ROOT/nix/var/nix/db: has files, but no file schema"},
+		}, ""},
+		{"log of a lost database", func(t *testing.T, root string) {
+			check(t, os.MkdirAll(root+"/nix/var/nix/db", 0o755))
+			check(t, os.WriteFile(root+"/nix/var/nix/db/db.sqlite-wal", []byte("x"), 0o644))
+		}, "ROOT/nix/var/nix/db/db.sqlite-wal: the log of a database that is not there"},
 		{"database that is none", func(t *testing.T, root string) {
 			check(t, os.MkdirAll(root+"/nix/var/nix/db", 0o755))
 			check(t, os.WriteFile(root+"/nix/var/nix/db/schema", []byte("10"), 0o644))

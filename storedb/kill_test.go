@@ -56,7 +56,7 @@ func TestImportKilled(t *testing.T) {
 		t.Run(moment, func(t *testing.T) {
 			root := filepath.Join(t.TempDir(), "root")
 			killAt(t, c, root, moment)
-			if _, err := os.Lstat(filepath.Join(root, databaseDir)); err == nil {
+			if state, err := readDatabaseState(root); state != noDatabase || err != nil {
 				t.Error("there is a database of an incomplete import")
 			}
 			summary, err := Import(t.Context(), c.options(t, root))

@@ -35,6 +35,14 @@ type Files interface {
 	Place(ctx context.Context, info PathInfo, dir *os.File, name string) error
 }
 
+// ExpectingFiles are Files that want to know what they will be asked for.
+type ExpectingFiles interface {
+	Files
+	// Expect is called once, before Place, with what Place will be called for,
+	// in that order: what is missing in the store, in the order of the closure.
+	Expect(infos []PathInfo)
+}
+
 // Options says what to import, from where, and into which store.
 type Options struct {
 	Closure *Closure // what to import
@@ -44,14 +52,16 @@ type Options struct {
 	Files Files  // if not nil, has the files instead of From
 
 	Method       Method // how files come from From; empty means MethodAuto
-	Verify       Verify // empty means VerifyNone
+	Verify       Verify // empty means VerifyNone; Files check what they place themselves
 	Jobs         int    // workers; 0 or less means one for each CPU
 	DryRun       bool   // only find out what an import would do
-	RegisterOnly bool   // the files are in the store already
-	Reregister   bool   // overwrite what is registered of paths that are valid already
+	RegisterOnly bool   // the files are in the store already, with whatever metadata they have
+	Reregister   bool   // overwrite what is registered of valid paths, as nix-store --load-db does
 
-	// GCRoot, if not empty, names a directory of garbage collector roots below
-	// nix/var/nix/gcroots that keeps the closure.
+	// GCRoot, if not empty, names a directory below nix/var/nix/gcroots that
+	// gets links to the paths of the closure that no other refers to, and so
+	// keeps all of it from the garbage collector. One that an import has made is
+	// replaced.
 	GCRoot string
 
 	// DBImage, if not empty, is a directory made by [WriteImage], which an empty
@@ -67,8 +77,8 @@ type Options struct {
 // Phase is a step of an import.
 type Phase string
 
-// The phases, in their order. An import that finds nothing to do ends after
-// the first.
+// The phases, in their order; only waiting may come again. An import that finds
+// nothing to do ends after the first.
 const (
 	PhaseLock     Phase = "lock"     // waiting for others who use the store
 	PhasePlace    Phase = "place"    // copying files
@@ -83,6 +93,10 @@ type Progress struct {
 	TotalPaths int   // store paths that are not in the store yet
 	Bytes      int64 // sizes of the archives of Paths
 	TotalBytes int64 // and of TotalPaths
+
+	// Waiting, if not empty, says what others hold that has been waited for for
+	// a second. Nothing else is set then but Phase, which is PhaseLock.
+	Waiting string
 }
 
 // Summary is what an import did, or what it would do.
@@ -90,6 +104,7 @@ type Summary struct {
 	Paths        int   `json:"paths"`        // in the closure
 	AlreadyValid int   `json:"alreadyValid"` // of these, in the store before
 	Placed       int   `json:"placed"`       // of these, new
+	Resumed      int   `json:"resumed"`      // of the new ones, completed by an interrupted import
 	NarBytes     int64 `json:"narBytes"`     // sizes of the archives of the new ones
 
 	// Files of the new paths, by how their contents came to be there.
@@ -129,11 +144,19 @@ func (o Options) withDefaults() (Options, error) {
 	if !slices.Contains([]Method{MethodAuto, MethodReflink, MethodCopy}, o.Method) {
 		return o, fmt.Errorf("import: unknown method %q", o.Method)
 	}
-	if !slices.Contains([]Verify{VerifyNone, VerifyHash}, o.Verify) {
+	if !slices.Contains([]Verify{VerifyNone, VerifySize, VerifyHash}, o.Verify) {
 		return o, fmt.Errorf("import: unknown verification %q", o.Verify)
 	}
 	if o.Store == "" {
 		return o, errors.New("import: no store given")
+	}
+	if o.RegisterOnly && o.Files != nil {
+		return o, errors.New("import: files can be supplied, or be in the store already, but not both")
+	}
+	if o.GCRoot != "" {
+		if err := checkGCRootName(o.GCRoot); err != nil {
+			return o, err
+		}
 	}
 	var err error
 	if o.Store, err = filepath.Abs(o.Store); err != nil {

@@ -143,6 +143,9 @@ func removeTree(dir int, name string) error {
 		return &fs.PathError{Op: "remove", Path: name, Err: err}
 	}
 	fd, err := openAt(dir, name, openFlags|unix.O_DIRECTORY, 0)
+	if errors.Is(err, unix.ENOENT) {
+		return nil // somebody else is removing it, too
+	}
 	if err != nil {
 		return &fs.PathError{Op: "remove", Path: name, Err: err}
 	}

@@ -1,0 +1,124 @@
+package storedb
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+const gcRootsDir = stateDir + "/gcroots"
+
+// checkGCRootName returns nil if name can be that of a directory of roots.
+func checkGCRootName(name string) error {
+	if !fs.ValidPath(name) || name == "." {
+		return fmt.Errorf("import: %q cannot be the name of a garbage collector root\nhint: give a name, or several with slashes between them, without \"..\"", name)
+	}
+	return nil
+}
+
+// checkGCRoot makes sure that setGCRoot can make or replace the roots of that
+// name: what it has not made itself stays.
+func (d *destination) checkGCRoot(name string) error {
+	if name == "" {
+		return nil
+	}
+	dir := filepath.Join(d.root, gcRootsDir, name)
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read garbage collector roots: %w", err)
+	}
+	for _, entry := range entries {
+		target, err := os.Readlink(filepath.Join(dir, entry.Name()))
+		if err == nil && target == StoreDir+"/"+entry.Name() {
+			continue
+		}
+		return &InputError{File: filepath.Join(dir, entry.Name()), Reason: "not a root made by an import, so that it is not replaced", Hint: "give the roots another name"}
+	}
+	if len(entries) == 0 {
+		return &InputError{File: dir, Reason: "an empty directory, not roots made by an import, so that it is not replaced", Hint: "give the roots another name"}
+	}
+	return nil
+}
+
+// setGCRoot keeps the closure from the garbage collector: below gcroots, name
+// becomes a directory of links to those of its paths that no other refers to.
+// Roots of that name that an earlier import has made are replaced in one step.
+func (d *destination) setGCRoot(name string, c *Closure) error {
+	if name == "" {
+		return nil
+	}
+	if err := d.replaceGCRoot(name, c.topPaths()); err != nil {
+		return fmt.Errorf("make garbage collector roots: %w", err)
+	}
+	return nil
+}
+
+func (d *destination) replaceGCRoot(name string, paths []string) (err error) {
+	dir := filepath.Join(d.root, gcRootsDir, name)
+	for parent := range parents(name) {
+		if err := d.makeDir(filepath.Join(d.root, gcRootsDir, parent)); err != nil {
+			return err
+		}
+	}
+	// Nix takes what is in there for roots, too, and does no harm by it.
+	temp := filepath.Join(d.root, gcRootsDir, "tmp-vm-prebuild-"+strconv.FormatUint(rand.Uint64(), 36))
+	if err := os.Mkdir(temp, 0o755); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(temp)) }()
+	for _, path := range paths {
+		if err := os.Symlink(path, filepath.Join(temp, baseName(path))); err != nil {
+			return err
+		}
+	}
+	err = unix.Renameat2(unix.AT_FDCWD, temp, unix.AT_FDCWD, dir, unix.RENAME_NOREPLACE)
+	if errors.Is(err, unix.EEXIST) {
+		err = unix.Renameat2(unix.AT_FDCWD, temp, unix.AT_FDCWD, dir, unix.RENAME_EXCHANGE)
+	}
+	if err != nil {
+		return &os.LinkError{Op: "rename", Old: temp, New: dir, Err: err}
+	}
+	return nil
+}
+
+// parents yields the directories that name lies in, outermost first.
+func parents(name string) func(yield func(string) bool) {
+	return func(yield func(string) bool) {
+		for i, c := range name {
+			if c == '/' && !yield(name[:i]) {
+				return
+			}
+		}
+	}
+}
+
+// topPaths returns the paths that no other path of c refers to, sorted. All
+// others are kept by them, because no references lead in a circle.
+func (c *Closure) topPaths() []string {
+	referred := map[string]bool{}
+	for _, info := range c.Paths {
+		for _, reference := range info.References {
+			if reference != info.Path {
+				referred[reference] = true
+			}
+		}
+	}
+	var top []string
+	for _, info := range c.Paths {
+		if !referred[info.Path] {
+			top = append(top, info.Path)
+		}
+	}
+	slices.Sort(top)
+	return top
+}

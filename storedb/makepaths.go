@@ -1,0 +1,245 @@
+package storedb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"vm-prebuild/nar"
+)
+
+// makePaths brings the files of the missing paths into the store: into the temporary
+// directory, or to where they belong if RegisterOnly says that they are there.
+func (i *importer) makePaths(ctx context.Context) error {
+	if i.RegisterOnly {
+		return i.adopt(ctx)
+	}
+	start := time.Now()
+	if err := i.dst.openTempDir(ctx, i.Files != nil); err != nil {
+		return err
+	}
+	for n := range i.names {
+		i.names[n] = partialName(n)
+	}
+	if i.Files != nil {
+		err := i.fetch(ctx)
+		i.summary.Place = time.Since(start)
+		return err // Files have checked what they have placed
+	}
+	if err := i.place(ctx); err != nil {
+		return err
+	}
+	i.summary.Place = time.Since(start)
+	return i.verify(ctx)
+}
+
+// adopt makes sure that the missing paths are in the store, unregistered.
+func (i *importer) adopt(ctx context.Context) error {
+	if err := i.checkPresent(i.Store); err != nil {
+		return err
+	}
+	for n, info := range i.missing {
+		i.names[n] = baseName(info.Path)
+	}
+	return i.verify(ctx)
+}
+
+// madeIn is the open directory that has the missing paths under their names.
+func (i *importer) madeIn() *os.File {
+	if i.RegisterOnly {
+		return i.dst.store
+	}
+	return i.dst.temp.File
+}
+
+// checkPresent makes sure that the store below root has the files of the missing
+// paths, before anything is written.
+func (i *importer) checkPresent(root string) error {
+	dir := filepath.Join(root, storeDir)
+	store, err := os.Open(dir)
+	if errors.Is(err, fs.ErrNotExist) && len(i.missing) > 0 {
+		return &InputError{File: dir, Reason: "no such directory", Hint: "give the root of the store that has the files", Err: err}
+	}
+	if err != nil {
+		return fmt.Errorf("open store that has the files: %w", err)
+	}
+	defer store.Close()
+	for _, info := range i.missing {
+		var st unix.Stat_t
+		err := unix.Fstatat(int(store.Fd()), baseName(info.Path), &st, unix.AT_SYMLINK_NOFOLLOW)
+		if errors.Is(err, unix.ENOENT) {
+			e := i.Closure.errorAt(info, "%s is not in the store %s", info.Path, dir)
+			e.Err, e.Hint = fs.ErrNotExist, "realise it there, or give the root of the store that has it"
+			return e
+		}
+		if err != nil {
+			return fmt.Errorf("look for %s in the store %s: %w", info.Path, dir, err)
+		}
+	}
+	return nil
+}
+
+// place copies the missing paths from another store.
+func (i *importer) place(ctx context.Context) error {
+	if err := i.checkPresent(i.From); err != nil {
+		return err
+	}
+	source, err := os.Open(filepath.Join(i.From, storeDir))
+	if err != nil {
+		return fmt.Errorf("open source store: %w", err)
+	}
+	defer source.Close()
+	if err := i.dst.differsFrom(source); err != nil {
+		return err
+	}
+	from := make([]string, len(i.missing))
+	for n, info := range i.missing {
+		from[n] = baseName(info.Path)
+	}
+	p := placer{method: i.Method, done: i.counter(PhasePlace)}
+	if err := p.place(ctx, int(source.Fd()), int(i.dst.temp.Fd()), from, i.names, i.Jobs); err != nil {
+		return fmt.Errorf("copy files from %s to %s: %w", source.Name(), i.dst.store.Name(), readOnlyHint(err))
+	}
+	i.summary.Reflinked = p.stats.reflinked.Load()
+	i.summary.Copied = p.stats.copied.Load()
+	i.summary.HardLinked = p.stats.hardLinked.Load()
+	return nil
+}
+
+// fetch has Files place the missing paths, but for those that an interrupted
+// import has left complete.
+func (i *importer) fetch(ctx context.Context) error {
+	done := i.counter(PhasePlace)
+	left, err := i.takeUp(ctx, done)
+	if err != nil {
+		return err
+	}
+	if f, ok := i.Files.(ExpectingFiles); ok {
+		infos := make([]PathInfo, len(left))
+		for k, n := range left {
+			infos[k] = i.missing[n]
+		}
+		f.Expect(infos)
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(i.Jobs)
+	for _, n := range left {
+		group.Go(func() error {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			if err := i.fetchOne(ctx, n); err != nil {
+				return fmt.Errorf("place %s: %w", i.missing[n].Path, readOnlyHint(err))
+			}
+			done(n)
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+// fetchOne places a path, which has its base name when it is complete.
+func (i *importer) fetchOne(ctx context.Context, n int) error {
+	temp, base := i.dst.temp.File, baseName(i.missing[n].Path)
+	if err := i.Files.Place(ctx, i.missing[n], temp, i.names[n]); err != nil {
+		return err
+	}
+	if err := unix.Renameat(int(temp.Fd()), i.names[n], int(temp.Fd()), base); err != nil {
+		return &fs.PathError{Op: "rename", Path: i.names[n], Err: err}
+	}
+	i.names[n] = base
+	return nil
+}
+
+// takeUp takes up what an interrupted import has completed, as far as it is
+// still what it should be. It returns the indices of the other missing paths.
+func (i *importer) takeUp(ctx context.Context, done func(n int)) (left []int, err error) {
+	var mu sync.Mutex
+	good := map[int]bool{}
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.SetLimit(i.Jobs)
+	for n, info := range i.missing {
+		base := baseName(info.Path)
+		if !i.dst.temp.complete[base] {
+			continue
+		}
+		group.Go(func() error {
+			if err := i.check(groupCtx, VerifyHash, info, base); err != nil {
+				if err := ctx.Err(); err != nil {
+					return err
+				}
+				return removeTree(int(i.dst.temp.Fd()), base)
+			}
+			i.names[n] = base
+			mu.Lock()
+			good[n] = true
+			mu.Unlock()
+			done(n)
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, fmt.Errorf("take up an interrupted import: %w", err)
+	}
+	i.summary.Resumed = len(good)
+	for n := range i.missing {
+		if !good[n] {
+			left = append(left, n)
+		}
+	}
+	return left, nil
+}
+
+// verify checks the missing paths, as far as that is wanted.
+func (i *importer) verify(ctx context.Context) error {
+	if i.Verify == VerifyNone {
+		return nil
+	}
+	start := time.Now()
+	done := i.counter(PhaseVerify)
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(i.Jobs)
+	for n, info := range i.missing {
+		group.Go(func() error {
+			if err := i.check(ctx, i.Verify, info, i.names[n]); err != nil {
+				return err
+			}
+			done(n)
+			return nil
+		})
+	}
+	err := group.Wait()
+	i.summary.Verify = time.Since(start)
+	return err
+}
+
+// check compares the tree name, where paths are made, with what info says.
+func (i *importer) check(ctx context.Context, how Verify, info PathInfo, name string) error {
+	file := filepath.Join(i.madeIn().Name(), name)
+	if how == VerifySize {
+		size, err := nar.Size(ctx, file)
+		if err != nil {
+			return fmt.Errorf("verify %s: %w", info.Path, err)
+		}
+		if size != info.NarSize && info.NarSize != 0 {
+			return &VerifyError{Path: info.Path, WantBytes: info.NarSize, GotBytes: size}
+		}
+		return nil
+	}
+	hash, size, err := nar.Hash(ctx, file)
+	if err != nil {
+		return fmt.Errorf("verify %s: %w", info.Path, err)
+	}
+	if hash != info.NarHash || size != info.NarSize && info.NarSize != 0 {
+		return &VerifyError{Path: info.Path, WantHash: info.NarHash, GotHash: hash, WantBytes: info.NarSize, GotBytes: size}
+	}
+	return nil
+}

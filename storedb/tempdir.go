@@ -1,0 +1,168 @@
+package storedb
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/nix-community/go-nix/pkg/nixbase32"
+	"golang.org/x/sys/unix"
+)
+
+// tempSuffix follows a random hash part in the name of the directory that an
+// import makes its paths in. So the name has the form of a store path's, and can
+// be a temporary root: anything else, Nix up to 2.8 removes from a store
+// whenever it collects garbage.
+const tempSuffix = "-vm-prebuild-import"
+
+// partialPrefix begins the names of what is being made in there. What has been
+// completed and can be taken up by another import has its base name.
+const partialPrefix = "partial-"
+
+func partialName(n int) string { return partialPrefix + strconv.Itoa(n) }
+
+// tempDir is a directory in the store that one import makes its paths in. It is
+// locked as long as the import lives.
+type tempDir struct {
+	*os.File
+	name     string          // in the store
+	complete map[string]bool // base names of what an import before has completed
+}
+
+// openTempDir makes the directory, or takes over that of a killed or failed
+// import if resume says so. Others of such imports are removed.
+func (d *destination) openTempDir(ctx context.Context, resume bool) error {
+	entries, err := readNames(int(d.store.Fd()))
+	if err != nil {
+		return fmt.Errorf("read store: %w", err)
+	}
+	for _, name := range entries {
+		if !strings.HasSuffix(name, tempSuffix) {
+			continue
+		}
+		stale, err := d.lockTempDir(name)
+		if err != nil {
+			return fmt.Errorf("look for incomplete imports: %w", err)
+		}
+		if stale == nil {
+			continue // it is in use, or has just been removed
+		}
+		if resume && d.temp == nil {
+			d.temp, err = stale, d.takeOver(ctx, stale)
+		} else {
+			err = errors.Join(removeTree(int(d.store.Fd()), name), stale.Close())
+		}
+		if err != nil {
+			return fmt.Errorf("remove an incomplete import: %w", err)
+		}
+	}
+	if d.temp != nil {
+		return nil
+	}
+	if d.temp, err = d.makeTempDir(ctx); err != nil {
+		return fmt.Errorf("write to store: %w", readOnlyHint(err))
+	}
+	return nil
+}
+
+func (d *destination) makeTempDir(ctx context.Context) (*tempDir, error) {
+	for {
+		var random [20]byte
+		_, _ = rand.Read(random[:]) // it never fails
+		name := nixbase32.EncodeToString(random[:]) + tempSuffix
+		if err := d.roots.add(ctx, StoreDir+"/"+name); err != nil {
+			return nil, err
+		}
+		if err := unix.Mkdirat(int(d.store.Fd()), name, 0o700); err != nil {
+			return nil, &fs.PathError{Op: "mkdir", Path: filepath.Join(d.store.Name(), name), Err: err}
+		}
+		// Before it is locked, an import may take it for an abandoned one.
+		if dir, err := d.lockTempDir(name); dir != nil || err != nil {
+			return dir, err
+		}
+	}
+}
+
+// lockTempDir opens a directory of an import. It returns nil if the import
+// lives, or if the directory is no longer there.
+func (d *destination) lockTempDir(name string) (*tempDir, error) {
+	path := filepath.Join(d.store.Name(), name)
+	fd, err := openAt(int(d.store.Fd()), name, openFlags|unix.O_DIRECTORY, 0)
+	if errors.Is(err, unix.ENOENT) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	dir := &tempDir{File: os.NewFile(uintptr(fd), path), name: name}
+	ok, err := tryLock(fd, unix.LOCK_EX)
+	if ok {
+		ok, err = isCurrent(dir.File, path)
+	}
+	if !ok || err != nil {
+		return nil, errors.Join(err, dir.Close())
+	}
+	return dir, nil
+}
+
+// takeOver makes an abandoned directory that of this import: what is complete in
+// it stays.
+func (d *destination) takeOver(ctx context.Context, dir *tempDir) error {
+	if err := d.roots.add(ctx, StoreDir+"/"+dir.name); err != nil {
+		return err
+	}
+	names, err := readNames(int(dir.Fd()))
+	if err != nil {
+		return err
+	}
+	dir.complete = map[string]bool{}
+	for _, name := range names {
+		if CheckStorePath(StoreDir+"/"+name) == nil {
+			dir.complete[name] = true
+		} else if err := removeTree(int(dir.Fd()), name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// closeTempDir removes the directory, or leaves what is complete in it to
+// another import.
+func (d *destination) closeTempDir(keep bool) error {
+	if d.temp == nil {
+		return nil
+	}
+	dir := d.temp
+	d.temp = nil
+	if !keep {
+		return errors.Join(removeTree(int(d.store.Fd()), dir.name), dir.Close())
+	}
+	names, err := readNames(int(dir.Fd()))
+	errs := []error{err}
+	for _, name := range names {
+		if strings.HasPrefix(name, partialPrefix) {
+			errs = append(errs, removeTree(int(dir.Fd()), name))
+		}
+	}
+	err = unix.Unlinkat(int(d.store.Fd()), dir.name, unix.AT_REMOVEDIR)
+	if !errors.Is(err, unix.ENOTEMPTY) {
+		errs = append(errs, err)
+	}
+	return errors.Join(append(errs, dir.Close())...)
+}
+
+// readOnlyHint says what to do about a store that cannot be written to, which is
+// that of NixOS.
+func readOnlyHint(err error) error {
+	if errors.Is(err, unix.EROFS) {
+		return fmt.Errorf("%w\nhint: if the store is only mounted read-only, run this in a mount namespace where it is not: "+
+			"'unshare --mount sh -c \"mount -o remount,rw,bind /nix/store && exec …\"'", err)
+	}
+	return err
+}
