@@ -1,7 +1,6 @@
 package storedb
 
 import (
-	"bufio"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -97,7 +96,7 @@ func ReadStorePaths(dir string) ([]string, error) {
 // eachStorePath calls f with each line of a file that lists store paths.
 func eachStorePath(file string, f func(lines *lineReader, path string) error) error {
 	return readInput(file, func(r io.Reader) error {
-		lines := lineReader{r: bufio.NewReaderSize(r, maxLine), name: file}
+		lines := newLineReader(r, file)
 		for {
 			line, err := lines.next()
 			if errors.Is(err, io.EOF) {

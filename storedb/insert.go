@@ -110,8 +110,6 @@ func databaseHash(h Hash) string {
 	return string(buf)
 }
 
-const hashPrefix = "sha256:"
-
 func nullIf(null bool, v driver.Value) driver.Value {
 	if null {
 		return nil

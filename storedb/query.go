@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql/driver"
 	"encoding/base64"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,7 +14,6 @@ import (
 	"strings"
 
 	"github.com/mattn/go-sqlite3"
-	"github.com/nix-community/go-nix/pkg/nixhash"
 	"golang.org/x/sys/unix"
 )
 
@@ -172,8 +170,12 @@ func scanPath(row []driver.Value) (id int64, info PathInfo, err error) {
 	if err := CheckStorePath(info.Path); err != nil {
 		return id, info, fmt.Errorf("row %d: path %w", id, err)
 	}
-	if info.NarHash, err = parseDatabaseHash(hash); err != nil {
-		return id, info, fmt.Errorf("%s: %w", info.Path, err)
+	// Nix, too, insists on the algorithm here.
+	if info.NarHash, err = parseHash([]byte(hash)); err == nil && !strings.HasPrefix(hash, "sha256") {
+		err = fmt.Errorf("%q has no algorithm", hash)
+	}
+	if err != nil {
+		return id, info, fmt.Errorf("%s: hash %w", info.Path, err)
 	}
 	info.Ultimate, info.Sigs = ultimate == 1, strings.Fields(sigs)
 	if err := checkInfo(info); err != nil {
@@ -245,25 +247,6 @@ func checkContentAddress(ca string) error {
 		return fmt.Errorf("content address %q does not end in a hash", ca)
 	}
 	return nil
-}
-
-// parseDatabaseHash accepts what Nix does in a database: it writes hexadecimal,
-// and also reads nix32 and base64.
-func parseDatabaseHash(s string) (h Hash, err error) {
-	digits, ok := strings.CutPrefix(s, hashPrefix)
-	if ok && len(digits) == hex.EncodedLen(len(h)) {
-		_, err = hex.Decode(h[:], []byte(digits))
-	} else if ok || strings.HasPrefix(s, "sha256-") {
-		var parsed *nixhash.HashWithEncoding
-		if parsed, err = nixhash.ParseAny(s, nil); err == nil && len(parsed.Digest()) == len(h) {
-			return Hash(parsed.Digest()), nil
-		}
-		ok = false
-	}
-	if !ok || err != nil {
-		return h, fmt.Errorf("hash %q is not a SHA-256 hash", s)
-	}
-	return h, nil
 }
 
 // readStoreDatabase calls read with the database of the store below root, in

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/nix-community/go-nix/pkg/nixbase32"
 	"github.com/nix-community/go-nix/pkg/nixhash"
 )
 
@@ -44,9 +46,8 @@ const maxReferences = 1 << 20
 // unless reading fails. A record that occurs twice is returned once; two records
 // that contradict each other are an error. References are not resolved here.
 func ParseRegistration(r io.Reader, name string) ([]PathInfo, error) {
-	p := &parser{lines: lineReader{r: bufio.NewReaderSize(r, maxLine), name: name}, checked: map[string]string{}}
+	p := &parser{lines: newLineReader(r, name), known: map[string]*knownPath{}}
 	var infos []PathInfo
-	seen := map[string]int{}
 	for {
 		info, err := p.record()
 		if errors.Is(err, io.EOF) {
@@ -55,14 +56,12 @@ func ParseRegistration(r io.Reader, name string) ([]PathInfo, error) {
 		if err != nil {
 			return nil, err
 		}
-		if i, ok := seen[info.Path]; ok {
-			if !infos[i].equal(info) {
-				return nil, p.lines.errorAt(info.line, nil, "%s is registered a second time, differently from line %d", info.Path, infos[i].line)
-			}
-			continue
+		if known := p.known[info.Path]; known.record == 0 {
+			infos = append(infos, info)
+			known.record = len(infos)
+		} else if first := infos[known.record-1]; !first.equal(info) {
+			return nil, p.lines.errorAt(info.line, nil, "%s is registered a second time, differently from line %d", info.Path, first.line)
 		}
-		seen[info.Path] = len(infos)
-		infos = append(infos, info)
 	}
 }
 
@@ -75,7 +74,13 @@ type parser struct {
 	lines lineReader
 	// Paths that have been checked, so that each is checked and stored once
 	// however often it is referred to.
-	checked map[string]string
+	known      map[string]*knownPath
+	references []string // of the record that is being read
+}
+
+type knownPath struct {
+	path   string
+	record int // number of its record, from 1; 0 if there has been none
 }
 
 // record reads one record. It returns io.EOF if there is none.
@@ -111,6 +116,7 @@ func (p *parser) record() (PathInfo, error) {
 	if err != nil {
 		return info, err
 	}
+	p.references = p.references[:0]
 	for range count {
 		if line, err = p.field("reference"); err != nil {
 			return info, err
@@ -119,10 +125,12 @@ func (p *parser) record() (PathInfo, error) {
 		if err != nil {
 			return info, err
 		}
-		info.References = append(info.References, reference)
+		p.references = append(p.references, reference)
 	}
-	slices.Sort(info.References)
-	info.References = slices.Compact(info.References)
+	if count > 0 {
+		slices.Sort(p.references)
+		info.References = slices.Clone(slices.Compact(p.references))
+	}
 	return info, nil
 }
 
@@ -136,34 +144,55 @@ func (p *parser) field(what string) ([]byte, error) {
 }
 
 func (p *parser) storePath(line []byte, what string) (string, error) {
-	if path, ok := p.checked[string(line)]; ok {
-		return path, nil
+	if known, ok := p.known[string(line)]; ok {
+		return known.path, nil
 	}
 	path := string(line)
 	if err := CheckStorePath(path); err != nil {
 		return "", p.lines.errorAt(p.lines.line, err, "%s %v", what, err)
 	}
-	p.checked[path] = path
+	p.known[path] = &knownPath{path: path}
 	return path, nil
 }
 
-// hash accepts every form that Nix does: sha256: or nothing before hexadecimal,
-// nix32 or base64, and sha256- before base64.
 func (p *parser) hash() (Hash, error) {
 	line, err := p.field("narHash")
 	if err != nil {
 		return Hash{}, err
 	}
-	algorithm := nixhash.SHA256
-	h, err := nixhash.ParseAny(string(line), &algorithm)
+	h, err := parseHash(line)
 	if err != nil {
-		return Hash{}, p.lines.errorAt(p.lines.line, err, "narHash %q is not a SHA-256 hash", line)
+		return Hash{}, p.lines.errorAt(p.lines.line, err, "narHash %v", err)
 	}
+	return h, nil
+}
+
+const hashPrefix = "sha256:"
+
+// parseHash accepts every form that Nix does: sha256: or nothing before
+// hexadecimal, nix32 or base64, and sha256- before base64.
+func parseHash(s []byte) (h Hash, err error) {
+	// As closureInfo and databases have it.
+	if digits, ok := bytes.CutPrefix(s, []byte(hashPrefix)); ok {
+		switch len(digits) {
+		case nixbase32.EncodedLen(len(h)):
+			_, err = nixbase32.Decode(h[:], digits)
+		case hex.EncodedLen(len(h)):
+			_, err = hex.Decode(h[:], digits)
+		default:
+			ok = false
+		}
+		if ok && err == nil {
+			return h, nil
+		}
+	}
+	algorithm := nixhash.SHA256
+	parsed, err := nixhash.ParseAny(string(s), &algorithm)
 	// Base64 of 33 bytes has as many characters as that of 32.
-	if len(h.Digest()) != sha256.Size {
-		return Hash{}, p.lines.errorf("narHash %q is not a SHA-256 hash", line)
+	if err != nil || len(parsed.Digest()) != len(h) {
+		return h, fmt.Errorf("%q is not a SHA-256 hash", s)
 	}
-	return Hash(h.Digest()), nil
+	return Hash(parsed.Digest()), nil
 }
 
 func (p *parser) number(what string, limit uint64) (uint64, error) {
@@ -188,6 +217,10 @@ type lineReader struct {
 	line int
 }
 
+func newLineReader(r io.Reader, name string) lineReader {
+	return lineReader{r: bufio.NewReaderSize(r, 64<<10), name: name}
+}
+
 // next returns the next line without its newline; it is valid until the next
 // call. Nix takes a last line without a newline for a file that was cut off,
 // and so does this.
@@ -198,7 +231,7 @@ func (l *lineReader) next() ([]byte, error) {
 		return nil, io.EOF
 	case errors.Is(err, io.EOF):
 		return nil, l.errorAt(l.line+1, io.ErrUnexpectedEOF, "the last line does not end in a newline: the file has been cut off")
-	case errors.Is(err, bufio.ErrBufferFull):
+	case len(line) > maxLine:
 		return nil, l.errorAt(l.line+1, err, "line has more than %d bytes", maxLine)
 	case err != nil:
 		return nil, fmt.Errorf("read %s: %w", l.name, err)
