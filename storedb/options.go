@@ -110,7 +110,7 @@ type Summary struct {
 	// Files of the new paths, by how their contents came to be there.
 	Reflinked  int64 `json:"reflinkedFiles"`
 	Copied     int64 `json:"copiedFiles"`
-	HardLinked int64 `json:"hardLinkedFiles"` // to another file of this import
+	HardLinked int64 `json:"hardLinkedFiles"` // to another file of this import, or with MethodHardLink to the source
 
 	DryRun bool `json:"dryRun"` // nothing was done
 

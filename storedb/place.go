@@ -301,9 +301,12 @@ func (w *worker) enter(d *directory, i, src int) (*directory, error) {
 // regular copies the open file src, or links to the copy of it that there is.
 func (w *worker) regular(ctx context.Context, d *directory, i, src int, st *unix.Stat_t) error {
 	var err error
-	if st.Nlink == 1 {
+	switch {
+	case w.method == MethodHardLink:
+		err = w.link(d, i, src, st)
+	case st.Nlink == 1:
 		err = w.file(ctx, d, i, src, st)
-	} else {
+	default:
 		err = w.linked(ctx, d, i, src, st)
 	}
 	if err != nil {
@@ -311,6 +314,28 @@ func (w *worker) regular(ctx context.Context, d *directory, i, src int, st *unix
 	}
 	return w.complete(d, i)
 }
+
+// link makes entry i of d another link to the open file src. As the two have
+// everything in common, the source's metadata must be canonical already.
+func (w *worker) link(d *directory, i, src int, st *unix.Stat_t) error {
+	if mode := st.Mode &^ unix.S_IFMT; mode != modeRegular && mode != modeExecutable || st.Mtim.Sec != mtime {
+		return d.entryError(i, "link", fmt.Errorf("its mode %04o or time is not that of a file in a store\n%s", mode, hintNoLink))
+	}
+	// By descriptor: the name may be another file's by now.
+	err := unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", src), d.dst, d.entries[i].to, unix.AT_SYMLINK_FOLLOW)
+	switch err {
+	case nil:
+		w.stats.hardLinked.Add(1)
+		return nil
+	case unix.EXDEV, unix.EPERM, unix.EMLINK, unix.EACCES, unix.ENOENT:
+		// Another file system, one without links, somebody else's file with
+		// fs.protected_hardlinks set, too many links, or no /proc.
+		err = fmt.Errorf("%w\n%s", err, hintNoLink)
+	}
+	return d.entryError(i, "link", err)
+}
+
+const hintNoLink = "hint: --method auto copies what cannot be linked"
 
 // linked copies the first of several links to a file and links the others to
 // that copy.
