@@ -39,7 +39,8 @@ type App struct {
 	Rewrite func(args []string) []string
 }
 
-// Example is a command line and what it does.
+// Example is a command line and what it does. A command of a tool has examples
+// of its own, shown in its help, if it has a method Examples() []Example.
 type Example struct{ Text, Command string }
 
 // Status is an exit code and its meaning.
@@ -70,6 +71,22 @@ func (e *exitError) ExitCode() int { return e.code }
 
 // WithExitCode makes err end the tool with the given exit code.
 func WithExitCode(code int, err error) error { return &exitError{code, err} }
+
+// childExit is the exit code of a command that a tool was asked to run.
+type childExit int
+
+func (e childExit) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
+func (e childExit) ExitCode() int { return int(e) }
+
+// Exit makes the tool exit with the code of a command that it was asked to run
+// and that has said itself what there is to say: nothing is printed. Zero is
+// success.
+func Exit(code int) error {
+	if code == 0 {
+		return nil
+	}
+	return childExit(code)
+}
 
 // interrupted is the cause of the end of a context that a signal ended.
 type interrupted struct{ sig syscall.Signal }
@@ -134,6 +151,9 @@ func (a App) Run(ctx context.Context, grammar any, args []string, out *IO) int {
 		return a.fail(out, usageError(a.Name, err))
 	}
 	err = parsed.Run()
+	if e, ok := errors.AsType[childExit](err); ok {
+		return int(e)
+	}
 	// Whatever error a command made of its context's end, the signal is why.
 	if i, ok := errors.AsType[interrupted](context.Cause(ctx)); ok && err != nil {
 		err = i
@@ -174,17 +194,29 @@ func Usagef(format string, args ...any) error {
 	return WithExitCode(ExitUsage, fmt.Errorf(format, args...))
 }
 
-// printHelp is kong's help, followed by examples where the help is the tool's.
+// printHelp is kong's help, followed by examples.
 func (a App) printHelp(options kong.HelpOptions, ctx *kong.Context) error {
 	if err := kong.DefaultHelpPrinter(options, ctx); err != nil {
 		return err
 	}
-	if ctx.Selected() != nil || len(a.Examples) == 0 {
+	examples := a.Examples
+	if selected := ctx.Selected(); selected != nil {
+		examples = examplesOf(selected)
+	}
+	if len(examples) == 0 {
 		return nil
 	}
 	fmt.Fprint(ctx.Stdout, "\nExamples:\n")
-	for _, e := range a.Examples {
+	for _, e := range examples {
 		fmt.Fprintf(ctx.Stdout, "  # %s\n  %s\n", e.Text, e.Command)
+	}
+	return nil
+}
+
+// examplesOf are the examples of a command.
+func examplesOf(n *kong.Node) []Example {
+	if c, ok := n.Target.Addr().Interface().(interface{ Examples() []Example }); ok {
+		return c.Examples()
 	}
 	return nil
 }

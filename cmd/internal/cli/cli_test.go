@@ -57,6 +57,34 @@ func (c *importCmd) Help() string {
 }
 func (c *importCmd) Run() error { return nil }
 
+func (c *importCmd) Examples() []cli.Example {
+	return []cli.Example{
+		{Text: "Import two closures", Command: "tool import --store /mnt ./a ./b"},
+		{Text: "Import a closure", Command: "tool import --store /mnt ./result"}, // one of the tool's, too
+	}
+}
+
+// defaulted is a tool with a command that is meant when none is given.
+type defaulted struct {
+	Get getCmd `cmd:"" default:"withargs" help:"Get a thing."`
+	Put putCmd `cmd:"" help:"Put a thing."`
+}
+
+type getCmd struct {
+	How string `enum:"fast,slow" default:"fast" help:"How to get it: ${enum}."`
+}
+
+func (c *getCmd) Run(out *cli.IO) error {
+	fmt.Fprintln(out.Stdout, "get", c.How)
+	return nil
+}
+
+type putCmd struct {
+	How string `enum:"up,down" default:"up" help:"How to put it: ${enum}."`
+}
+
+func (c *putCmd) Run() error { return fmt.Errorf("put: %w", cli.Exit(42)) }
+
 type single struct {
 	Jobs int    `help:"Tests at once." default:"1"`
 	Path string `arg:"" help:"The file."`
@@ -127,6 +155,29 @@ func TestRunWithoutCommands(t *testing.T) {
 	}
 }
 
+func TestDefaultCommand(t *testing.T) {
+	for _, tt := range []struct {
+		args   string
+		code   int
+		stdout string
+		stderr string
+	}{
+		{"", 0, "get fast\n", ""},
+		{"--how=slow", 0, "get slow\n", ""},
+		{"get --how=slow", 0, "get slow\n", ""},
+		{"put --how=down", 42, "", ""}, // the exit code of a child, which has said all itself
+		{"put --how=slow", 2, "", "tool: --how must be one of \"up\",\"down\" but got \"slow\"\nhint: run 'tool put --help'\n"},
+	} {
+		t.Run(tt.args, func(t *testing.T) {
+			code, stdout, stderr := run(t.Context(), &defaulted{}, strings.Fields(tt.args)...)
+			if code != tt.code || stdout != tt.stdout || stderr != tt.stderr {
+				t.Errorf("exit %d\nstdout: %s\nstderr: %s\nwant exit %d\nstdout: %s\nstderr: %s",
+					code, stdout, stderr, tt.code, tt.stdout, tt.stderr)
+			}
+		})
+	}
+}
+
 func TestHelpManCompletion(t *testing.T) {
 	t.Setenv("COLUMNS", "80")
 	for _, tt := range []struct {
@@ -142,6 +193,11 @@ func TestHelpManCompletion(t *testing.T) {
 		{"zsh", &grammar{}, []string{"--completion=zsh"}},
 		{"zsh-single", &single{}, []string{"--completion=zsh"}},
 		{"fish", &grammar{}, []string{"--completion", "fish"}},
+		{"help-default", &defaulted{}, []string{"--help"}},
+		{"man-default", &defaulted{}, []string{"--man"}},
+		{"bash-default", &defaulted{}, []string{"--completion=bash"}},
+		{"zsh-default", &defaulted{}, []string{"--completion=zsh"}},
+		{"fish-default", &defaulted{}, []string{"--completion=fish"}},
 	} {
 		t.Run(tt.golden, func(t *testing.T) {
 			code, stdout, stderr := run(t.Context(), tt.grammar, tt.args...)
@@ -174,14 +230,22 @@ func TestBashCompletes(t *testing.T) {
 		}
 		t.Skip(err)
 	}
-	_, script, _ := run(t.Context(), &grammar{}, "--completion=bash")
-	for words, want := range map[string]string{
-		"tool p":                "plan",
-		"tool plan --j":         "--json",
-		"tool plan --color al":  "always",
-		"tool import --s":       "--store",
-		"tool plan ./testdata/": "",
+	for _, tt := range []struct {
+		grammar     any
+		words, want string
+	}{
+		{&grammar{}, "tool p", "plan"},
+		{&grammar{}, "tool plan --j", "--json"},
+		{&grammar{}, "tool plan --color al", "always"},
+		{&grammar{}, "tool import --s", "--store"},
+		{&grammar{}, "tool plan ./testdata/", ""},
+		{&defaulted{}, "tool --ho", "--how"},
+		{&defaulted{}, "tool --how s", "slow"},
+		{&defaulted{}, "tool get --how s", "slow"},
+		{&defaulted{}, "tool put --how d", "down"},
 	} {
+		words, want := tt.words, tt.want
+		_, script, _ := run(t.Context(), tt.grammar, "--completion=bash")
 		fields := strings.Fields(words)
 		test := fmt.Sprintf("compopt() { :; }\n%s\nCOMP_WORDS=(%s); COMP_CWORD=%d; _tool; echo \"${COMPREPLY[*]}\"",
 			script, words, len(fields)-1)

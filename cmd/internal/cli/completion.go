@@ -41,8 +41,12 @@ func functionName(model *kong.Application) string {
 	return "_" + strings.ReplaceAll(model.Name, "-", "_")
 }
 
-// visible are the flags that a user sees after the command n.
+// visible are the flags that a user sees after the command n; after the tool's
+// name alone, those of the default command are among them.
 func visible(n *kong.Node) (flags []*kong.Flag) {
+	if n.DefaultCmd != nil {
+		n = n.DefaultCmd
+	}
 	for _, level := range n.AllFlags(true) {
 		flags = append(flags, level...)
 	}
@@ -61,9 +65,13 @@ func bashCompletion(w io.Writer, model *kong.Application) {
 	fmt.Fprintf(w, "%s() {\n  local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]}\n", functionName(model))
 	fmt.Fprintf(w, "  local command=${COMP_WORDS[1]} flags commands=%q\n", strings.Join(commandNames(model), " "))
 	fmt.Fprint(w, "  case $command:$prev in\n")
-	nodes := append([]*kong.Node{model.Node}, model.Leaves(true)...)
+	nodes := append(model.Leaves(true), model.Node)
 	for _, n := range nodes {
-		for _, f := range n.Flags {
+		flags := n.Flags
+		if n == model.Node { // what matches any command comes last
+			flags = visible(n)
+		}
+		for _, f := range flags {
 			if values := enumValues(f.Value); len(values) > 0 {
 				fmt.Fprintf(w, "    %s:--%s) COMPREPLY=($(compgen -W %q -- \"$cur\")); return ;;\n",
 					pattern(model, n), f.Name, strings.Join(values, " "))
@@ -98,7 +106,7 @@ func zshCompletion(w io.Writer, model *kong.Application) {
 			fmt.Fprintf(w, "    %s\n", quote(n.Name+":"+n.Help))
 		}
 		fmt.Fprint(w, "  )\n  if (( CURRENT == 2 )) && [[ $words[2] != -* ]]; then _describe command commands; return; fi\n")
-		fmt.Fprint(w, "  local command=$words[2]\n  shift words; (( CURRENT-- ))\n  case $command in\n")
+		fmt.Fprint(w, "  local command=$words[2]\n  [[ $command == -* ]] || { shift words; (( CURRENT-- )); }\n  case $command in\n")
 		for _, n := range leaves {
 			fmt.Fprintf(w, "    %s) _arguments %s '*:file:_files' ;;\n", n.Name, zshFlags(n))
 		}
@@ -131,6 +139,9 @@ func fishCompletion(w io.Writer, model *kong.Application) {
 			model.Name, names, n.Name, quote(n.Help))
 	}
 	fishFlags(w, model, model.Node, "")
+	if n := model.DefaultCmd; n != nil {
+		fishFlags(w, model, n, " -n 'not __fish_seen_subcommand_from "+names+"'")
+	}
 	for _, n := range model.Leaves(true) {
 		fishFlags(w, model, n, " -n '__fish_seen_subcommand_from "+n.Name+"'")
 	}

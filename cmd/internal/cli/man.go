@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/alecthomas/kong"
@@ -19,7 +20,7 @@ func writeMan(w io.Writer, a App, model *kong.Application) {
 		leaves = []*kong.Node{model.Node}
 	}
 	for _, n := range leaves {
-		fmt.Fprintf(w, ".B %s\n%s\n.br\n", roff(n.FullPath()), roff(synopsis(n)))
+		fmt.Fprintf(w, ".B %s\n%s\n.br\n", roff(commandLine(n)), roff(synopsis(n)))
 	}
 	fmt.Fprintf(w, ".SH DESCRIPTION\n%s\n", roff(a.Description))
 	if len(model.Positional) > 0 {
@@ -32,7 +33,7 @@ func writeMan(w io.Writer, a App, model *kong.Application) {
 		fmt.Fprint(w, ".SH COMMANDS\n")
 	}
 	for _, n := range model.Leaves(true) {
-		fmt.Fprintf(w, ".SS %s\n%s\n", roff(n.FullPath()+" "+synopsis(n)), roff(n.Help))
+		fmt.Fprintf(w, ".SS %s\n%s\n", roff(commandLine(n)+" "+synopsis(n)), roff(n.Help))
 		if n.Detail != "" {
 			fmt.Fprintf(w, ".PP\n%s\n", roff(n.Detail))
 		}
@@ -46,7 +47,14 @@ func writeMan(w io.Writer, a App, model *kong.Application) {
 	if len(a.Examples) > 0 {
 		fmt.Fprint(w, ".SH EXAMPLES\n")
 	}
-	for _, e := range a.Examples {
+	manExamples(w, a.Examples)
+	for _, n := range model.Leaves(true) {
+		manExamples(w, slices.DeleteFunc(examplesOf(n), func(e Example) bool { return slices.Contains(a.Examples, e) }))
+	}
+}
+
+func manExamples(w io.Writer, examples []Example) {
+	for _, e := range examples {
 		fmt.Fprintf(w, ".PP\n%s:\n.PP\n.nf\n.RS\n%s\n.RE\n.fi\n", roff(e.Text), roff(e.Command))
 	}
 }
@@ -63,6 +71,14 @@ func manFlags(w io.Writer, n *kong.Node) {
 			fmt.Fprintf(w, ".TP\n.B %s\n%s\n", roff(f.String()), roff(kong.DefaultHelpValueFormatter(f.Value)))
 		}
 	}
+}
+
+// commandLine is how a command is called. The default command needs no name.
+func commandLine(n *kong.Node) string {
+	if n.Parent != nil && n.Parent.DefaultCmd == n {
+		return n.Parent.FullPath() + " [" + n.Name + "]"
+	}
+	return n.FullPath()
 }
 
 // synopsis is what follows the name of a command.
