@@ -28,11 +28,11 @@ func (v View) Bind(ctx context.Context) error {
 	}
 	points := v.Target
 	if v.Scratch != "" {
-		layer, remove, err := v.layer()
+		layer, err := v.layer()
 		if err != nil {
 			return err
 		}
-		defer remove()
+		defer unmount(layer)
 		if err := v.mountPoints(ctx, source, layer.Name(), modes); err != nil {
 			return err
 		}

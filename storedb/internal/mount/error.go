@@ -36,6 +36,22 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Err }
 
+// NamespaceError explains why a process could not be started in namespaces of
+// its own.
+func NamespaceError(err error) *Error {
+	e := &Error{Op: "make a mount namespace", Err: err, Hint: "nix-closure-import --method copy needs no namespace"}
+	switch {
+	case errors.Is(err, unix.ENOSPC) && sysctl("user/max_user_namespaces") != "0":
+		e.Reason = fmt.Sprintf("the limits of user.max_user_namespaces = %s and user.max_mnt_namespaces = %s, or that of 32 levels, are reached",
+			sysctl("user/max_user_namespaces"), sysctl("user/max_mnt_namespaces"))
+	case errors.Is(err, unix.EINVAL):
+		e.Reason = "the kernel has no user namespaces"
+	default:
+		e.Reason = restriction()
+	}
+	return e
+}
+
 // forbidden finds out why a mount was refused.
 func forbidden(err error) string {
 	switch {
@@ -44,14 +60,14 @@ func forbidden(err error) string {
 	case errors.Is(err, unix.ENOSPC):
 		return fmt.Sprintf("a mount namespace may have fs.mount-max = %s mounts", sysctl("fs/mount-max"))
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
-		return Restriction()
+		return restriction()
 	}
 	return ""
 }
 
-// Restriction names what keeps this process from mounting in namespaces of its
+// restriction names what keeps this process from mounting in namespaces of its
 // own, as far as that can be seen; empty if nothing is seen.
-func Restriction() string {
+func restriction() string {
 	switch {
 	case sysctl("user/max_user_namespaces") == "0":
 		return "user namespaces are switched off (sysctl user.max_user_namespaces = 0)"

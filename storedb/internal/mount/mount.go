@@ -82,11 +82,11 @@ func (v View) overlay(ctx context.Context, limit int) error {
 	}
 	lower := []string{v.Source}
 	if len(extra) > 0 {
-		layer, remove, err := v.layer()
+		layer, err := v.layer()
 		if err != nil {
 			return err
 		}
-		defer remove()
+		defer unmount(layer)
 		for _, name := range extra {
 			if err := unix.Mknodat(int(layer.Fd()), name, unix.S_IFCHR, 0); err != nil {
 				return &Error{Op: "hide " + name + " from an overlay", Err: err}
@@ -145,26 +145,29 @@ func (e *MissingError) Error() string { return fmt.Sprintf("%s is not in %s", e.
 
 // layer mounts a file system in memory, for a directory that an overlay is to
 // have: making entries there costs a fraction of what it costs on a disk, and
-// nobody needs to remove them. An overlay that has it keeps it; remove takes
-// away the mount.
-func (v View) layer() (dir *os.File, remove func(), err error) {
+// nobody needs to remove them. An overlay that has it keeps it when it is
+// unmounted with unmount.
+func (v View) layer() (*os.File, error) {
 	name := filepath.Join(v.Scratch, "layer")
 	if err := os.Mkdir(name, 0o755); err != nil {
-		return nil, nil, fmt.Errorf("mount a store view: %w", err)
+		return nil, fmt.Errorf("mount a store view: %w", err)
 	}
 	if err := unix.Mount("tmpfs", name, "tmpfs", 0, "mode=0755"); err != nil {
-		return nil, nil, &Error{Op: "mount a tmpfs", Err: err}
+		return nil, errors.Join(&Error{Op: "mount a tmpfs", Err: err}, os.Remove(name))
 	}
-	remove = func() {
-		// Neither can fail, and if they did, would leave a directory in scratch.
-		_ = unix.Unmount(name, unix.MNT_DETACH)
-		_ = os.Remove(name)
+	dir, err := os.Open(name)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("mount a store view: %w", err), unix.Unmount(name, unix.MNT_DETACH), os.Remove(name))
 	}
-	if dir, err = os.Open(name); err != nil {
-		remove()
-		return nil, nil, fmt.Errorf("mount a store view: %w", err)
-	}
-	return dir, func() { dir.Close(); remove() }, nil
+	return dir, nil
+}
+
+// unmount takes away the mount of a layer.
+func unmount(layer *os.File) {
+	// If one of these failed, it would leave a directory in scratch.
+	_ = unix.Unmount(layer.Name(), unix.MNT_DETACH)
+	_ = layer.Close()
+	_ = os.Remove(layer.Name())
 }
 
 // stack mounts an overlay on the target.
