@@ -1,0 +1,189 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxRSS is how much memory our tools may take, whatever the closure.
+const maxRSS = 256 << 20
+
+// report is all that was measured, and where.
+type report struct {
+	CPU     string    `json:"cpu"`
+	Cores   int       `json:"cores"`
+	Memory  int64     `json:"memoryBytes"`
+	Kernel  string    `json:"kernel"`
+	Nix     string    `json:"nix"`
+	Commit  string    `json:"commit"`
+	Date    time.Time `json:"date"`
+	Load    string    `json:"load"` // average when it began
+	Runs    int       `json:"runs"`
+	Scale   float64   `json:"scale"`
+	Results []result  `json:"results"`
+}
+
+// result is a line of the table with its figures.
+type result struct {
+	Line   string  `json:"line"`
+	Ours   side    `json:"ours"`
+	Theirs side    `json:"theirs"`
+	Ratio  float64 `json:"ratio"` // of the medians of wall time; 0 if a side failed
+	Target float64 `json:"target"`
+	Judged bool    `json:"judged"`
+	OK     bool    `json:"ok"` // reached the target, if judged, and neither side failed
+}
+
+// side is what one of the two sides did.
+type side struct {
+	Name    string   `json:"name"`
+	Wall    spread   `json:"wall"`
+	CPU     spread   `json:"cpu"`
+	MaxRSS  int64    `json:"maxRssBytes"`
+	Samples []sample `json:"samples"`
+	Error   string   `json:"error,omitempty"`
+}
+
+func newReport(ctx context.Context, l *lab, runs int, scale float64) (*report, error) {
+	r := &report{Cores: runtime.NumCPU(), Date: time.Now().UTC().Truncate(time.Second), Runs: runs, Scale: scale}
+	var name unix.Utsname
+	if err := unix.Uname(&name); err != nil {
+		return nil, fmt.Errorf("name of the kernel: %w", err)
+	}
+	r.Kernel = unix.ByteSliceToString(name.Release[:])
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		return nil, fmt.Errorf("size of memory: %w", err)
+	}
+	r.Memory = int64(info.Totalram) * int64(info.Unit)
+	for command, result := range map[string]*string{
+		`nix --version`: &r.Nix,
+		`sed -n 's/^model name[[:space:]]*: //p' /proc/cpuinfo | head -n 1`: &r.CPU,
+		`cut -d' ' -f1-3 /proc/loadavg`:                                     &r.Load,
+	} {
+		text, err := l.output(ctx, command)
+		if err != nil {
+			return nil, fmt.Errorf("describe this machine: %w", err)
+		}
+		*result = strings.TrimSpace(text)
+	}
+	// A copy of the tree without its history is measured just as well.
+	commit := l.shell(ctx, `git rev-parse --short=12 HEAD; git diff --quiet HEAD || echo "with changes"`)
+	commit.Dir = ""
+	if text, err := output(commit); err == nil {
+		r.Commit = strings.Join(strings.Fields(text), " ")
+	}
+	return r, nil
+}
+
+// add puts a line into the report.
+func (r *report) add(l line, all *results) {
+	res := result{Line: l.name, Ours: all.side(l.ours), Theirs: all.side(l.theirs), Target: l.target, Judged: r.Scale == 1 && l.target > 0}
+	res.OK = res.Ours.Error == "" && res.Theirs.Error == ""
+	if res.OK {
+		res.Ratio = res.Theirs.Wall.Median.Seconds() / res.Ours.Wall.Median.Seconds()
+		if res.Judged {
+			res.OK = res.Ratio >= res.Target && res.Ours.MaxRSS <= maxRSS
+		}
+	}
+	r.Results = append(r.Results, res)
+}
+
+func (r *results) side(name string) side {
+	if err := r.failed[name]; err != nil {
+		return side{Name: name, Error: err.Error()}
+	}
+	samples := r.samples[name]
+	s := side{Name: name, Samples: samples}
+	s.Wall = spreadOf(samples, func(s sample) time.Duration { return s.Wall })
+	s.CPU = spreadOf(samples, func(s sample) time.Duration { return s.CPU })
+	for _, sample := range samples {
+		s.MaxRSS = max(s.MaxRSS, sample.MaxRSS)
+	}
+	return s
+}
+
+// bad names the lines that are not as they should be.
+func (r *report) bad() []string {
+	var bad []string
+	for _, res := range r.Results {
+		if !res.OK {
+			bad = append(bad, res.Line)
+		}
+	}
+	return bad
+}
+
+// verdict is what became of a line.
+func (res *result) verdict() string {
+	switch {
+	case res.Ours.Error != "":
+		return "FAILED: " + res.Ours.Name
+	case res.Theirs.Error != "":
+		return "FAILED: " + res.Theirs.Name
+	case !res.Judged:
+		return "not judged"
+	case res.Ratio < res.Target:
+		return "MISSED"
+	case res.Ours.MaxRSS > maxRSS:
+		return "TOO MUCH MEMORY"
+	}
+	return "ok"
+}
+
+// row is what the tables show of a line.
+func (res *result) row() []string {
+	const none = "–"
+	row := []string{res.Line, res.Theirs.Name, none, none, none, none, res.verdict(), none, none}
+	if res.Target > 0 {
+		row[5] = fmt.Sprintf("%g ×", res.Target)
+	}
+	if res.Ratio > 0 {
+		row[2], row[3], row[4] = res.Theirs.Wall.String(), res.Ours.Wall.String(), fmt.Sprintf("%.2f ×", res.Ratio)
+		row[7] = seconds(res.Theirs.CPU.Median) + " : " + seconds(res.Ours.CPU.Median)
+		row[8] = strconv.FormatInt(res.Ours.MaxRSS>>20, 10) + " MiB"
+	}
+	return row
+}
+
+var heads = []string{"job", "against", "theirs, s", "ours, s", "faster", "target", "", "CPU s", "memory"}
+
+func (r *report) text() string {
+	var text strings.Builder
+	fmt.Fprintf(&text, "%s\n\n", r.machine())
+	table := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, strings.Join(heads, "\t"))
+	for _, res := range r.Results {
+		fmt.Fprintln(table, strings.Join(res.row(), "\t"))
+	}
+	_ = table.Flush() // a strings.Builder takes everything
+	return text.String()
+}
+
+func (r *report) machine() string {
+	return fmt.Sprintf("%s, %d cores, %d GiB, Linux %s, %s; commit %s; %s; load %s; medians of %d (lowest..highest), scale %g",
+		r.CPU, r.Cores, r.Memory>>30, r.Kernel, r.Nix, r.Commit, r.Date.Format(time.DateOnly), r.Load, r.Runs, r.Scale)
+}
+
+// writeMarkdown writes the report as a document.
+func (r *report) writeMarkdown(file string) error {
+	var text strings.Builder
+	fmt.Fprintf(&text, "# Benchmarks\n\nMade by `make bench`, not by hand.\n\n%s.\n\n", r.machine())
+	fmt.Fprintf(&text, "| %s |\n|%s\n", strings.Join(heads, " | "), strings.Repeat("---|", len(heads)))
+	for _, res := range r.Results {
+		fmt.Fprintf(&text, "| %s |\n", strings.Join(res.row(), " | "))
+	}
+	temp := file + ".tmp"
+	if err := os.WriteFile(temp, []byte(text.String()), 0o644); err != nil {
+		return err
+	}
+	return os.Rename(temp, file)
+}
