@@ -13,6 +13,7 @@ type command struct {
 	Plan   planCommand   `cmd:"" help:"Say what would be built or fetched for each VM test."`
 	Build  buildCommand  `cmd:"" help:"Build all that the VM tests need, and the command that runs them."`
 	List   listCommand   `cmd:"" help:"List the tests that were prebuilt."`
+	Export exportCommand `cmd:"" help:"Bring the closure of prebuilt tests into a binary cache."`
 	Import importCommand `cmd:"" help:"Bring the closure of prebuilt tests into another Nix store."`
 }
 

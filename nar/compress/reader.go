@@ -27,10 +27,20 @@ type Decompressor struct {
 	buffers sync.Pool // of *bufio.Reader
 }
 
+// Error says why a stream cannot be decompressed: what is wrong with it, or why
+// it cannot be read.
+type Error struct {
+	Method Method
+	Err    error
+}
+
+func (e *Error) Error() string { return fmt.Sprintf("decompress %s: %v", e.Method, e.Err) }
+
+func (e *Error) Unwrap() error { return e.Err }
+
 // NewReader returns what r is when decompressed. Whoever has read enough of it
-// must call Close, which does not close r. A method that is not supported is an
-// error; a malformed stream is one of Read. The method "" is bzip2, as in a
-// narinfo.
+// must call Close, which does not close r. Errors, also those of reading r, are
+// of type *[Error]. The method "" is bzip2, as in a narinfo.
 func (d *Decompressor) NewReader(r io.Reader, method Method) (io.ReadCloser, error) {
 	if method == None {
 		return io.NopCloser(r), nil
@@ -43,7 +53,7 @@ func (d *Decompressor) NewReader(r io.Reader, method Method) (io.ReadCloser, err
 	}
 	stream, err := d.open(buffered, method)
 	if err != nil {
-		return nil, fmt.Errorf("decompress: %w", err)
+		return nil, &Error{method, err}
 	}
 	return &reader{Reader: stream, method: method, pools: d, buffered: buffered}, nil
 }
@@ -78,7 +88,7 @@ type reader struct {
 func (r *reader) Read(p []byte) (int, error) {
 	n, err := r.Reader.Read(p)
 	if err != nil && !errors.Is(err, io.EOF) {
-		err = fmt.Errorf("decompress %s: %w", r.method, err)
+		err = &Error{r.method, err}
 	}
 	return n, err
 }

@@ -1,0 +1,131 @@
+package binarycache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// tempPattern is what directories of unfinished files are called. Nix takes no
+// notice of them.
+const tempPattern = "tmp-vm-prebuild-"
+
+// tempDir is a directory in a cache in which files are made that get their
+// places by renaming. It is locked, so that one which a killed process has left
+// can be told from one in use.
+type tempDir struct {
+	path string
+	lock *os.File // the directory
+	next atomic.Int64
+}
+
+// newTempDir makes one, having removed those that nobody uses any more.
+func newTempDir(ctx context.Context, cache string) (*tempDir, error) {
+	if err := removeStale(cache); err != nil {
+		return nil, fmt.Errorf("remove what a killed process has left in the cache: %w", err)
+	}
+	for ctx.Err() == nil {
+		path, err := os.MkdirTemp(cache, tempPattern)
+		if err != nil {
+			return nil, fmt.Errorf("write binary cache: %w", err)
+		}
+		t, err := lockTempDir(path)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("write binary cache: %w", err), os.RemoveAll(path))
+		}
+		if t != nil {
+			return t, nil
+		}
+	}
+	return nil, ctx.Err()
+}
+
+// lockTempDir locks a new directory; it returns nil if somebody has taken it for
+// an abandoned one before that.
+func lockTempDir(path string) (*tempDir, error) {
+	lock, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	err = unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if err != nil && !errors.Is(err, unix.EWOULDBLOCK) {
+		lock.Close()
+		return nil, err
+	}
+	// It may have been removed before it was locked.
+	if _, statErr := os.Lstat(path); err != nil || statErr != nil {
+		lock.Close()
+		return nil, nil
+	}
+	return &tempDir{path: path, lock: lock}, nil
+}
+
+// removeStale removes the directories that nobody holds the lock of.
+func removeStale(cache string) error {
+	stale, err := fs.Glob(os.DirFS(cache), tempPattern+"*")
+	if err != nil {
+		return err
+	}
+	for _, name := range stale {
+		path := filepath.Join(cache, name)
+		lock, err := os.Open(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
+			err = os.RemoveAll(path)
+		}
+		lock.Close()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// create makes a file.
+func (t *tempDir) create() (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(t.path, strconv.FormatInt(t.next.Add(1), 10)), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return nil, fmt.Errorf("write binary cache: %w", err)
+	}
+	return f, nil
+}
+
+// writeFile makes a file and moves it to path.
+func (t *tempDir) writeFile(path string, text []byte) error {
+	f, err := t.create()
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(text)
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return fmt.Errorf("write binary cache: %w", err)
+	}
+	return nil
+}
+
+// remove removes the directory and what is left in it.
+func (t *tempDir) remove() error {
+	err := os.RemoveAll(t.path)
+	if err = errors.Join(err, t.lock.Close()); err != nil {
+		return fmt.Errorf("write binary cache: %w", err)
+	}
+	return nil
+}
