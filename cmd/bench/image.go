@@ -45,7 +45,7 @@ func (w *workspace) env(j *job) []string {
 // returns the contenders for which that could not be prepared.
 func (l *lab) golden(ctx context.Context, j *job) (image string, failed map[string]error, err error) {
 	image = l.path("images/golden")
-	size := 4<<30 + 4*j.bytes()
+	size := 4<<30 + 4*j.bytes() + 64<<10*j.files() // of which only what is written to takes memory
 	if err := os.WriteFile(image, nil, 0o600); err != nil {
 		return "", nil, err
 	}

@@ -297,11 +297,18 @@ mkdir "$TARGET/nix/store"
 `
 }
 
-// bytes is how much the closures of j take.
-func (j *job) bytes() int64 {
-	total := int64(0)
+// bytes is how much the files in the closures of j have together.
+func (j *job) bytes() (n int64) {
 	for _, spec := range j.closures {
-		total += spec.Bytes
+		n += spec.Bytes
 	}
-	return total
+	return n
+}
+
+// files is how many files the closures of j have, about.
+func (j *job) files() (n int64) {
+	for _, spec := range j.closures {
+		n += int64(spec.Paths + spec.Files)
+	}
+	return n
 }

@@ -12,6 +12,7 @@ import (
 
 type command struct {
 	Run      runCommand      `cmd:"" help:"Measure all jobs, or some, and judge them by their targets."`
+	Scale    scaleCommand    `cmd:"" help:"Measure how cost grows with the number of store paths."`
 	Generate generateCommand `cmd:"" help:"Write a synthetic closure."`
 	Sample   sampleCommand   `cmd:"" hidden:""`
 }
@@ -24,6 +25,7 @@ func main() {
 			{Text: "Everything, as docs/benchmarks.md has it", Command: "bench run --markdown docs/benchmarks.md"},
 			{Text: "Does it work at all?", Command: "bench run --scale 0.02 --runs 1"},
 			{Text: "One line of the table", Command: "bench run --lines 'copy and register.*btrfs'"},
+			{Text: "How does it grow?", Command: "bench scale --svg docs/scaling.svg"},
 		},
 		ExitStatus: []cli.Status{
 			{Code: cli.ExitOK, Meaning: "every line that was judged reached its target"},

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
 	"runtime"
 	"strconv"
 	"strings"
@@ -181,9 +180,5 @@ func (r *report) writeMarkdown(file string) error {
 	for _, res := range r.Results {
 		fmt.Fprintf(&text, "| %s |\n", strings.Join(res.row(), " | "))
 	}
-	temp := file + ".tmp"
-	if err := os.WriteFile(temp, []byte(text.String()), 0o644); err != nil {
-		return err
-	}
-	return os.Rename(temp, file)
+	return writeFile(file, text.String())
 }
