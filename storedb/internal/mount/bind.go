@@ -4,122 +4,163 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 
 	"golang.org/x/sys/unix"
 )
 
 // Bind shows v with one read-only mount for each path. Paths that are symbolic
-// links, which nothing can be mounted on, are made anew.
+// links, which nothing can be mounted on, are made anew, and so are short files:
+// up to 2.18 or so, Nix makes hard links to such paths when it builds in a
+// sandbox, and there are none between mounts.
 //
-// The mount points lie in memory below an overlay, as in [View.Overlay], because
-// making 3,000 directories on a disk and removing them costs several times what
-// all the mounts cost. Without Scratch, and where the kernel allows no overlay,
-// they are made in Target itself.
+// All that is made for it lies in memory below an overlay, as in
+// [View.Overlay], because making 3,000 directories on a disk and removing them
+// costs several times what all the mounts cost. Without Scratch, and where the
+// kernel allows no overlay, it is made in Target itself.
 func (v View) Bind(ctx context.Context) error {
 	source, err := os.Open(v.Source)
 	if err != nil {
 		return fmt.Errorf("open source store: %w", err)
 	}
 	defer source.Close()
-	modes, err := v.modes(ctx, source)
+	b := binder{ctx: ctx, view: v, source: source}
+	if err := b.look(); err != nil {
+		return err
+	}
+	err = b.makePointsInMemory()
+	if e := new(Error); v.Scratch == "" || errors.As(err, &e) {
+		err = b.makePoints(v.Target)
+	}
 	if err != nil {
 		return err
 	}
-	points := v.Target
-	if v.Scratch != "" {
-		layer, err := v.layer()
-		if err != nil {
-			return err
-		}
-		defer unmount(layer)
-		if err := v.mountPoints(ctx, source, layer.Name(), modes); err != nil {
-			return err
-		}
-		err = v.stack([]string{layer.Name()})
-		if err == nil {
-			points = ""
-		} else if e := new(Error); !errors.As(err, &e) {
-			return err
-		}
-	}
-	if points != "" {
-		if err := v.mountPoints(ctx, source, points, modes); err != nil {
-			return err
-		}
-	}
-	return v.bindAll(ctx, source, modes)
+	return b.bindAll()
 }
 
-// modes returns the file type of each name.
-func (v View) modes(ctx context.Context, source *os.File) ([]uint32, error) {
-	modes := make([]uint32, len(v.Names))
-	for i, name := range v.Names {
-		var st unix.Stat_t
-		err := unix.Fstatat(int(source.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW)
+// shortFile is the size of the longest files that are copied, in bytes.
+const shortFile = 64 << 10
+
+// binder is the work of Bind.
+type binder struct {
+	ctx    context.Context
+	view   View
+	source *os.File
+	stats  []unix.Stat_t // of the view's names
+}
+
+// look finds out what the names are.
+func (b *binder) look() error {
+	b.stats = make([]unix.Stat_t, len(b.view.Names))
+	for i, name := range b.view.Names {
+		err := unix.Fstatat(int(b.source.Fd()), name, &b.stats[i], unix.AT_SYMLINK_NOFOLLOW)
 		if errors.Is(err, unix.ENOENT) {
-			return nil, &MissingError{Source: v.Source, Name: name}
+			return &MissingError{Source: b.view.Source, Name: name}
+		}
+		if err == nil {
+			err = b.ctx.Err()
 		}
 		if err != nil {
-			return nil, fmt.Errorf("read source store: %s: %w", name, err)
-		}
-		modes[i] = st.Mode & unix.S_IFMT
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-	}
-	return modes, nil
-}
-
-// mountPoints makes what the paths are mounted on, and the symbolic links.
-func (v View) mountPoints(ctx context.Context, source *os.File, dir string, modes []uint32) error {
-	target, err := os.Open(dir)
-	if err != nil {
-		return fmt.Errorf("make mount points: %w", err)
-	}
-	defer target.Close()
-	for i, name := range v.Names {
-		if err := mountPoint(int(source.Fd()), int(target.Fd()), name, modes[i]); err != nil {
-			return fmt.Errorf("make a mount point for %s: %w", name, err)
-		}
-		if err := ctx.Err(); err != nil {
-			return err
+			return fmt.Errorf("read source store: %s: %w", name, err)
 		}
 	}
 	return nil
 }
 
-func mountPoint(source, target int, name string, mode uint32) error {
-	switch mode {
-	case unix.S_IFDIR:
+func (b *binder) makePointsInMemory() error {
+	if b.view.Scratch == "" {
+		return nil
+	}
+	layer, err := b.view.layer()
+	if err != nil {
+		return err
+	}
+	defer unmount(layer)
+	if err := b.makePoints(layer.Name()); err != nil {
+		return err
+	}
+	return b.view.stack([]string{layer.Name()})
+}
+
+// makePoints makes mount points, symbolic links and short files in dir.
+func (b *binder) makePoints(dir string) error {
+	target, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("make mount points: %w", err)
+	}
+	defer target.Close()
+	for i, name := range b.view.Names {
+		err := b.makePoint(int(target.Fd()), name, &b.stats[i])
+		if err == nil {
+			err = b.ctx.Err()
+		}
+		if err != nil {
+			return fmt.Errorf("make a mount point for %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func (b *binder) makePoint(target int, name string, st *unix.Stat_t) error {
+	switch {
+	case st.Mode&unix.S_IFMT == unix.S_IFDIR:
 		return unix.Mkdirat(target, name, 0o755)
-	case unix.S_IFREG:
-		return unix.Mknodat(target, name, unix.S_IFREG|0o644, 0)
-	case unix.S_IFLNK:
+	case st.Mode&unix.S_IFMT == unix.S_IFLNK:
 		buf := make([]byte, unix.PathMax)
-		n, err := unix.Readlinkat(source, name, buf)
+		n, err := unix.Readlinkat(int(b.source.Fd()), name, buf)
 		if err != nil {
 			return err
 		}
 		return unix.Symlinkat(string(buf[:n]), target, name)
+	case isShort(st):
+		return copyShort(int(b.source.Fd()), target, name, st)
+	case st.Mode&unix.S_IFMT == unix.S_IFREG:
+		return unix.Mknodat(target, name, unix.S_IFREG|0o644, 0)
 	}
 	return errors.New("not a directory, a regular file or a symbolic link")
 }
 
-func (v View) bindAll(ctx context.Context, source *os.File, modes []uint32) error {
-	target, err := os.Open(v.Target)
+func isShort(st *unix.Stat_t) bool {
+	return st.Mode&unix.S_IFMT == unix.S_IFREG && st.Size <= shortFile
+}
+
+// copyShort copies a short file with its mode and modification time.
+func copyShort(source, target int, name string, st *unix.Stat_t) error {
+	fd, err := unix.Openat(source, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	from := os.NewFile(uintptr(fd), name)
+	defer from.Close()
+	fd, err = unix.Openat(target, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return err
+	}
+	to := os.NewFile(uintptr(fd), name)
+	_, err = io.Copy(to, io.LimitReader(from, shortFile))
+	err = errors.Join(err, to.Chmod(os.FileMode(st.Mode&0o777)), to.Close())
+	if err != nil {
+		return err
+	}
+	return unix.UtimesNanoAt(target, name, []unix.Timespec{st.Mtim, st.Mtim}, unix.AT_SYMLINK_NOFOLLOW)
+}
+
+// bindAll mounts directories and long files.
+func (b *binder) bindAll() error {
+	target, err := os.Open(b.view.Target)
 	if err != nil {
 		return fmt.Errorf("bind store paths: %w", err)
 	}
 	defer target.Close()
-	for i, name := range v.Names {
-		if modes[i] == unix.S_IFLNK {
+	for i, name := range b.view.Names {
+		if st := &b.stats[i]; st.Mode&unix.S_IFMT == unix.S_IFLNK || isShort(st) {
 			continue
 		}
-		if err := bind(int(source.Fd()), int(target.Fd()), name); err != nil {
+		if err := bind(int(b.source.Fd()), int(target.Fd()), name); err != nil {
 			return &Error{Op: "bind " + name, Err: err}
 		}
-		if err := ctx.Err(); err != nil {
+		if err := b.ctx.Err(); err != nil {
 			return err
 		}
 	}
