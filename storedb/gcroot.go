@@ -1,6 +1,7 @@
 package storedb
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -53,14 +54,17 @@ func (d *destination) checkGCRoot(name string) error {
 // setGCRoot keeps the closure from the garbage collector: below gcroots, name
 // becomes a directory of links to those of its paths that no other refers to.
 // Roots of that name that an earlier import has made are replaced in one step.
-func (d *destination) setGCRoot(name string, c *Closure) error {
+func (d *destination) setGCRoot(ctx context.Context, name string, c *Closure) error {
 	if name == "" {
 		return nil
 	}
-	if err := d.replaceGCRoot(name, c.topPaths()); err != nil {
+	top := c.topPaths()
+	if err := d.replaceGCRoot(name, top); err != nil {
 		return fmt.Errorf("make garbage collector roots: %w", err)
 	}
-	return nil
+	// A collector that has looked for roots before these were there has not
+	// necessarily read the temporary ones yet, which are given up now.
+	return d.roots.announce(ctx, top)
 }
 
 func (d *destination) replaceGCRoot(name string, paths []string) (err error) {

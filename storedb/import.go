@@ -129,7 +129,7 @@ func (i *importer) run(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	if err := i.dst.setGCRoot(i.GCRoot, i.Closure); err != nil {
+	if err := i.dst.setGCRoot(ctx, i.GCRoot, i.Closure); err != nil {
 		return err
 	}
 	i.dst.commit()

@@ -111,7 +111,11 @@ func (i *importer) registerLive(ctx context.Context, outputs map[string][]output
 	if err := i.publish(); err != nil {
 		return err
 	}
-	return tx.Commit(ctx)
+	if err := tx.Commit(ctx); err != nil {
+		return err
+	}
+	i.dst.commit() // whatever else fails
+	return nil
 }
 
 // publish gives the missing paths their names in the store.

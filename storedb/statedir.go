@@ -26,14 +26,14 @@ const (
 func readDatabaseState(root string) (databaseState, error) {
 	file := filepath.Join(root, schemaFile)
 	schema, err := os.ReadFile(file)
-	if err == nil {
+	if err == nil && len(schema) > 0 { // Nix makes it empty before it writes to it
 		if found := strings.TrimSpace(string(schema)); found != schemaVersion {
 			return 0, &InputError{File: file, Reason: fmt.Sprintf("the store has schema version %q, and only version %s is supported", found, schemaVersion),
 				Hint: "import into a store made by Nix 2.0 or later, or into a new one"}
 		}
 		return complete, nil
 	}
-	if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) {
 		return 0, fmt.Errorf("open store database: %w", err)
 	}
 	_, err = os.Lstat(filepath.Join(root, databaseDir, databaseName))

@@ -86,6 +86,12 @@ func (r *tempRoots) add(ctx context.Context, paths ...string) error {
 	if _, err := r.file.WriteString(strings.Join(paths, "\x00") + "\x00"); err != nil {
 		return fmt.Errorf("add temporary roots: %w", err)
 	}
+	return r.announce(ctx, paths)
+}
+
+// announce makes sure that the collector, if it is running, knows of the roots
+// that paths now have, temporary or not: it may have read them before.
+func (r *tempRoots) announce(ctx context.Context, paths []string) error {
 	err := r.wait(ctx, "the garbage collector", func() (bool, error) {
 		ok, err := tryLock(int(r.gc.Fd()), unix.LOCK_SH)
 		if ok {
@@ -97,7 +103,7 @@ func (r *tempRoots) add(ctx context.Context, paths ...string) error {
 		return r.tell(ctx, paths)
 	})
 	if err != nil {
-		return fmt.Errorf("add temporary roots: %w", err)
+		return fmt.Errorf("announce roots: %w", err)
 	}
 	return nil
 }
