@@ -1,7 +1,7 @@
 #!/bin/sh
 # Prepares a Debian 12 machine for nix/offline, as root: installs the Debian
-# packages that its derivations use, and fills a cache folder with a kernel and
-# a small root file system for the guests. It does nothing that is done already.
+# packages that its derivations use, fetches a newer Nix for tests (trixie.sh), and
+# fills a cache folder with a kernel and a small root file system for the guests. It does nothing that is done already.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -42,6 +42,8 @@ if [ -n "$missing" ]; then
     # shellcheck disable=SC2086
     DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $missing >&2
 fi
+
+"$here/trixie.sh"
 
 if [ "$(cat "$cache/stamp" 2>/dev/null || true)" = "$version" ]; then
     say "the cache $cache is complete"
