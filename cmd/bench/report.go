@@ -37,6 +37,7 @@ type result struct {
 	Theirs side    `json:"theirs"`
 	Ratio  float64 `json:"ratio"` // of the medians of wall time; 0 if a side failed
 	Target float64 `json:"target"`
+	Size   float64 `json:"size,omitempty"` // of what ours wrote, in relation to theirs; 0 if that is not of interest
 	Judged bool    `json:"judged"`
 	OK     bool    `json:"ok"` // reached the target, if judged, and neither side failed
 }
@@ -89,8 +90,11 @@ func (r *report) add(l line, all *results) {
 	res.OK = res.Ours.Error == "" && res.Theirs.Error == ""
 	if res.OK {
 		res.Ratio = res.Theirs.Wall.Median.Seconds() / res.Ours.Wall.Median.Seconds()
+		if l.sizes {
+			res.Size = float64(res.Ours.size()) / float64(res.Theirs.size())
+		}
 		if res.Judged {
-			res.OK = res.Ratio >= res.Target && res.Ours.MaxRSS <= maxRSS
+			res.OK = res.Ratio >= res.Target && res.Size <= 1 && res.Ours.MaxRSS <= maxRSS
 		}
 	}
 	r.Results = append(r.Results, res)
@@ -108,6 +112,12 @@ func (r *results) side(name string) side {
 		s.MaxRSS = max(s.MaxRSS, sample.MaxRSS)
 	}
 	return s
+}
+
+// size is what the check of the last run printed.
+func (s side) size() int64 {
+	n, _ := strconv.ParseInt(s.Samples[len(s.Samples)-1].Note, 10, 64) // checks that print no size are not asked
+	return n
 }
 
 // bad names the lines that are not as they should be.
@@ -132,6 +142,8 @@ func (res *result) verdict() string {
 		return "not judged"
 	case res.Ratio < res.Target:
 		return "MISSED"
+	case res.Size > 1:
+		return fmt.Sprintf("TOO LARGE: %.4f of theirs", res.Size)
 	case res.Ours.MaxRSS > maxRSS:
 		return "TOO MUCH MEMORY"
 	}
