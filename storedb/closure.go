@@ -11,11 +11,9 @@ import (
 	"syscall"
 )
 
-// The files of a closureInfo directory that are read.
-const (
-	registrationFile = "registration"
-	storePathsFile   = "store-paths"
-)
+// registrationFile is the file of a closureInfo directory that has all about its
+// paths.
+const registrationFile = "registration"
 
 // Closure is a set of store paths and what is known of each.
 type Closure struct {
@@ -29,7 +27,7 @@ type Closure struct {
 // ReadClosureInfo reads the directory that nixpkgs' closureInfo builds, as
 // [ReadRegistration] does with the two files in it.
 func ReadClosureInfo(dir string) (*Closure, error) {
-	return ReadRegistration(filepath.Join(dir, registrationFile), filepath.Join(dir, storePathsFile))
+	return ReadRegistration(filepath.Join(dir, registrationFile), filepath.Join(dir, StorePathsFile))
 }
 
 // ReadRegistration reads a file in the format of nix-store --load-db. If
@@ -75,14 +73,17 @@ func (c *Closure) errorAt(info PathInfo, format string, args ...any) *InputError
 	return &InputError{File: c.Name, Line: info.line, Reason: fmt.Sprintf(format, args...)}
 }
 
-// ReadStorePaths reads the file of the directory that nixpkgs' closureInfo
-// builds which lists the store paths, one a line. It is all that is needed to
-// show the paths of a closure, and much shorter than their registration. What
-// is wrong with it is returned as an *InputError.
-func ReadStorePaths(dir string) ([]string, error) {
+// StorePathsFile is the name of the file in a directory built by nixpkgs'
+// closureInfo that [ReadStorePaths] reads.
+const StorePathsFile = "store-paths"
+
+// ReadStorePaths reads a file that lists store paths, one a line. That of a
+// closure is all that is needed to show the closure, and much shorter than its
+// registration. What is wrong with it is returned as an *InputError.
+func ReadStorePaths(file string) ([]string, error) {
 	var paths []string
 	seen := map[string]bool{}
-	err := eachStorePath(filepath.Join(dir, storePathsFile), func(lines *lineReader, path string) error {
+	err := eachStorePath(file, func(lines *lineReader, path string) error {
 		if seen[path] {
 			return lines.errorf("%s is listed a second time", path)
 		}

@@ -116,7 +116,7 @@ func (c *testClosure) writeFiles(t *testing.T, registration, storePaths string) 
 	if err := os.MkdirAll(c.info, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for name, content := range map[string]string{registrationFile: registration, storePathsFile: storePaths} {
+	for name, content := range map[string]string{registrationFile: registration, StorePathsFile: storePaths} {
 		if err := os.WriteFile(filepath.Join(c.info, name), []byte(content), 0o644); err != nil {
 			t.Fatal(err)
 		}
@@ -246,7 +246,7 @@ func TestReadClosureInfoErrors(t *testing.T) {
 
 func TestReadStorePaths(t *testing.T) {
 	c := newTestClosure(t)
-	paths, err := ReadStorePaths(c.info)
+	paths, err := ReadStorePaths(filepath.Join(c.info, StorePathsFile))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -255,7 +255,7 @@ func TestReadStorePaths(t *testing.T) {
 	}
 	c.writeFiles(t, "", pathA+"\n"+pathA+"\n")
 	want := filepath.Join(c.info, "store-paths") + ":2: " + pathA + " is listed a second time"
-	if _, err := ReadStorePaths(c.info); err == nil || err.Error() != want {
+	if _, err := ReadStorePaths(filepath.Join(c.info, StorePathsFile)); err == nil || err.Error() != want {
 		t.Errorf("got  %v\nwant %s", err, want)
 	}
 }
