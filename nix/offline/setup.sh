@@ -1,7 +1,8 @@
 #!/bin/sh
 # Prepares a Debian 12 machine for nix/offline, as root: installs the Debian
 # packages that its derivations use, fetches a newer Nix for tests (trixie.sh), and
-# fills a cache folder with a kernel and a small root file system for the guests. It does nothing that is done already.
+# fills a cache folder with a kernel and a small root file system for the guests. It
+# does nothing that is done already.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
