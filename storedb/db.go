@@ -111,6 +111,26 @@ func connect(file, options string) (*database, error) {
 	return &database{conn.(*sqlite3.SQLiteConn), file}, nil
 }
 
+// writeDatabase makes a database in which the paths of g are valid, and nothing
+// else. It is complete: one file, that Nix has nothing to add to.
+func writeDatabase(ctx context.Context, file string, g *graph, outputs map[string][]output, when int64) error {
+	db, err := createDatabase(ctx, file)
+	if err != nil {
+		return err
+	}
+	tx, err := db.begin(ctx)
+	if err == nil {
+		err = insert(ctx, tx, g, outputs, nil, when)
+	}
+	if err == nil {
+		err = tx.Commit(ctx)
+	}
+	if err != nil {
+		return errors.Join(err, db.Close())
+	}
+	return db.seal(ctx)
+}
+
 // seal completes a fresh database and closes it.
 func (db *database) seal(ctx context.Context) error {
 	err := db.exec(ctx, indices+"pragma journal_mode = wal;")

@@ -1,10 +1,13 @@
 package storedb
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -17,6 +20,30 @@ const maxDerivation = 64 << 20
 
 // output is one of a derivation, as DerivationOutputs has it.
 type output struct{ name, path string }
+
+// outputsFrom reads the derivations of g from the store below root.
+func outputsFrom(ctx context.Context, g *graph, root string, jobs int) (map[string][]output, error) {
+	var derivations []PathInfo
+	var names []string
+	for i := range g.paths {
+		if isDerivation(g.paths[i].Path) {
+			derivations = append(derivations, g.paths[i])
+			names = append(names, baseName(g.paths[i].Path))
+		}
+	}
+	if len(derivations) == 0 {
+		return nil, nil
+	}
+	dir, err := os.Open(filepath.Join(cmp.Or(root, "/"), storeDir))
+	if err != nil {
+		return nil, fmt.Errorf("read derivations: %w", err)
+	}
+	defer dir.Close()
+	if jobs <= 0 {
+		jobs = runtime.GOMAXPROCS(0)
+	}
+	return readOutputs(ctx, int(dir.Fd()), derivations, names, jobs)
+}
 
 // readOutputs reads the derivations among infos from the open directory store,
 // where info i has the name names[i]. Without rows for their outputs, Nix says

@@ -40,6 +40,12 @@ func Import(ctx context.Context, o Options) (Summary, error) {
 	if i.graph, err = newGraph(o.Closure); err != nil {
 		return Summary{}, err
 	}
+	if o.DBImage != "" {
+		// Before any file is copied.
+		if err := isImageOf(o.DBImage, o.Closure.digest); err != nil {
+			return Summary{}, err
+		}
+	}
 	if o.DryRun {
 		err = i.plan(ctx)
 	} else {

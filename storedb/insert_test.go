@@ -51,21 +51,8 @@ func BenchmarkRegister(b *testing.B) {
 				check(b, err)
 				g, err := newGraph(&Closure{Name: "registration", Paths: infos})
 				check(b, err)
-				register(b, g)
+				check(b, writeDatabase(b.Context(), filepath.Join(b.TempDir(), databaseName), g, nil, 1))
 			}
 		})
 	}
-}
-
-// register makes a database in which the paths of g are valid.
-func register(tb testing.TB, g *graph) {
-	tb.Helper()
-	ctx := tb.Context()
-	db, err := createDatabase(ctx, filepath.Join(tb.TempDir(), databaseName))
-	check(tb, err)
-	tx, err := db.begin(ctx)
-	check(tb, err)
-	check(tb, insert(ctx, tx, g, nil, nil, 1))
-	check(tb, tx.Commit(ctx))
-	check(tb, db.seal(ctx))
 }

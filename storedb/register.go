@@ -2,7 +2,7 @@ package storedb
 
 import (
 	"context"
-	"errors"
+	"crypto/sha256"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -13,20 +13,13 @@ import (
 func (i *importer) register(ctx context.Context) error {
 	start := time.Now()
 	i.report(PhaseRegister, 0, 0)
-	var outputs map[string][]output
-	if len(i.missing) > 0 {
-		var err error
-		if outputs, err = readOutputs(ctx, int(i.madeIn().Fd()), i.missing, i.names, i.Jobs); err != nil {
-			return err
-		}
-	}
 	if i.dst.fresh {
-		if err := i.registerFresh(ctx, outputs, start); err != nil {
+		if err := i.registerFresh(ctx, start); err != nil {
 			return err
 		}
 	}
 	if !i.dst.fresh {
-		if err := i.registerLive(ctx, outputs, start); err != nil {
+		if err := i.registerLive(ctx, start); err != nil {
 			return err
 		}
 	}
@@ -37,12 +30,19 @@ func (i *importer) register(ctx context.Context) error {
 
 // registerFresh gives a store without a database one in which the paths are
 // valid. If somebody else has given it one meanwhile, it opens that.
-func (i *importer) registerFresh(ctx context.Context, outputs map[string][]output, now time.Time) error {
+func (i *importer) registerFresh(ctx context.Context, now time.Time) error {
 	file, err := i.dst.newDatabase()
 	if err != nil {
 		return err
 	}
-	if err := i.writeDatabase(ctx, file, outputs, now); err != nil {
+	if i.DBImage != "" {
+		err = copyImage(ctx, i.DBImage, file, func() ([sha256.Size]byte, int, error) {
+			return i.Closure.digest, len(i.Closure.Paths), nil
+		})
+	} else {
+		err = i.writeDatabase(ctx, file, now)
+	}
+	if err != nil {
 		return err
 	}
 	if err := i.dst.lockDatabase(ctx); err != nil {
@@ -64,25 +64,28 @@ func (i *importer) registerFresh(ctx context.Context, outputs map[string][]outpu
 }
 
 // writeDatabase writes the database of a fresh store.
-func (i *importer) writeDatabase(ctx context.Context, file string, outputs map[string][]output, now time.Time) error {
-	db, err := createDatabase(ctx, file)
+func (i *importer) writeDatabase(ctx context.Context, file string, now time.Time) error {
+	outputs, err := i.outputs(ctx)
 	if err != nil {
 		return err
 	}
-	tx, err := db.begin(ctx)
-	if err == nil {
-		if err = insert(ctx, tx, i.graph, outputs, nil, now.Unix()); err == nil {
-			err = tx.Commit(ctx)
-		}
+	return writeDatabase(ctx, file, i.graph, outputs, now.Unix())
+}
+
+// outputs reads the derivations among the missing paths.
+func (i *importer) outputs(ctx context.Context) (map[string][]output, error) {
+	if len(i.missing) == 0 {
+		return nil, nil
 	}
-	if err != nil {
-		return errors.Join(err, db.Close())
-	}
-	return db.seal(ctx)
+	return readOutputs(ctx, int(i.madeIn().Fd()), i.missing, i.names, i.Jobs)
 }
 
 // registerLive registers the paths in a database that others use too.
-func (i *importer) registerLive(ctx context.Context, outputs map[string][]output, now time.Time) (err error) {
+func (i *importer) registerLive(ctx context.Context, now time.Time) (err error) {
+	outputs, err := i.outputs(ctx)
+	if err != nil {
+		return err
+	}
 	tx, err := i.db.begin(ctx)
 	if err != nil {
 		return err

@@ -1,0 +1,289 @@
+package storedb
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"database/sql/driver"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// The files of a database image. The digests are in hexadecimal, followed by a
+// newline.
+const (
+	imageDatabase       = databaseName
+	imageDatabaseDigest = databaseName + ".sha256"
+	imageClosureDigest  = registrationFile + ".sha256" // of the registration that it was made from
+)
+
+// imageTime is the time of registration of all paths in an image, which must not
+// depend on when it is made: that of all files in a store.
+const imageTime = mtime
+
+// ImageOptions says what image to write, and where.
+type ImageOptions struct {
+	Closure *Closure // read from a registration
+	From    string   // root of the store that has the derivations of the closure; empty means /
+	Out     string   // directory to write to; made if missing
+	Jobs    int      // derivations to read at once; 0 or less means one for each CPU
+}
+
+// WriteImage makes the database of a store in which the closure and nothing else
+// is valid, for many stores to be made from: see [Options] and [StateOptions].
+// The same closure gives the same bytes.
+//
+// The directory Out then has the database, db.sqlite, its digest,
+// db.sqlite.sha256, and that of the registration, registration.sha256, by which
+// it is known what the image is of.
+func WriteImage(ctx context.Context, o ImageOptions) error {
+	if o.Closure.digest == [sha256.Size]byte{} {
+		return errors.New("write database image: the closure was not read from a registration")
+	}
+	g, err := newGraph(o.Closure)
+	if err != nil {
+		return err
+	}
+	outputs, err := outputsFrom(ctx, g, o.From, o.Jobs)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(o.Out, 0o755); err != nil {
+		return fmt.Errorf("write database image: %w", err)
+	}
+	temp, err := os.MkdirTemp(o.Out, ".tmp-")
+	if err != nil {
+		return fmt.Errorf("write database image: %w", err)
+	}
+	err = writeImage(ctx, temp, o, g, outputs)
+	if err := errors.Join(err, os.RemoveAll(temp)); err != nil {
+		return fmt.Errorf("write database image: %w", err)
+	}
+	return nil
+}
+
+// writeImage makes the files in temp and then moves them, last the one that says
+// what the image is of.
+func writeImage(ctx context.Context, temp string, o ImageOptions, g *graph, outputs map[string][]output) error {
+	file := filepath.Join(temp, imageDatabase)
+	if err := writeDatabase(ctx, file, g, outputs, imageTime); err != nil {
+		return err
+	}
+	digest, err := fileDigest(file)
+	if err != nil {
+		return err
+	}
+	names := []string{imageDatabase, imageDatabaseDigest, imageClosureDigest}
+	for i, digest := range [][sha256.Size]byte{digest, o.Closure.digest} {
+		if err := os.WriteFile(filepath.Join(temp, names[i+1]), []byte(hex.EncodeToString(digest[:])+"\n"), 0o644); err != nil {
+			return err
+		}
+	}
+	for _, name := range names {
+		if err := os.Rename(filepath.Join(temp, name), filepath.Join(o.Out, name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// copyImage makes file from the image in dir, which must be that of the
+// registration with the digest that wanted returns, and have so many paths.
+// What is wrong with the image is returned as an *InputError; file may then be
+// there.
+func copyImage(ctx context.Context, dir, file string, wanted func() (digest [sha256.Size]byte, paths int, err error)) error {
+	sum, err := readDigest(filepath.Join(dir, imageDatabaseDigest))
+	if err != nil {
+		return err
+	}
+	var digest [sha256.Size]byte
+	var paths int
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() (err error) {
+		digest, paths, err = wanted()
+		return err
+	})
+	group.Go(func() error { return copyChecked(filepath.Join(dir, imageDatabase), file, sum) })
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	if err := isImageOf(dir, digest); err != nil {
+		return err
+	}
+	return checkImage(context.WithoutCancel(ctx), filepath.Join(dir, imageDatabase), file, paths)
+}
+
+// isImageOf makes sure that dir has the image of the registration with the
+// digest.
+func isImageOf(dir string, digest [sha256.Size]byte) error {
+	of, err := readDigest(filepath.Join(dir, imageClosureDigest))
+	if err == nil && digest != of {
+		err = &InputError{File: dir, Reason: "is the database image of another closure",
+			Hint: "make it again: 'nix-closure-import db-image' with the closureInfo that is imported"}
+	}
+	return err
+}
+
+// copyChecked copies the database of an image, or makes a reflink to it, and
+// compares its digest. It is the copy that is looked at: nobody else changes it.
+func copyChecked(from, to string, sum [sha256.Size]byte) error {
+	in, err := openImageFile(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.OpenFile(to, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return fmt.Errorf("copy database image: %w", err)
+	}
+	defer out.Close()
+	if _, err := io.Copy(out, in); err != nil {
+		return fmt.Errorf("copy database image: %w", err)
+	}
+	got, err := digestOf(io.NewSectionReader(out, 0, 1<<62))
+	if err != nil {
+		return fmt.Errorf("copy database image: %w", err)
+	}
+	if got != sum {
+		return &InputError{File: from, Reason: "damaged: its SHA-256 digest is not the one in " + imageDatabaseDigest, Hint: imageHint}
+	}
+	// Where the header says what is needed to read and write: a write-ahead log.
+	var version [2]byte
+	if _, err := out.ReadAt(version[:], 18); err != nil || version != [2]byte{2, 2} {
+		return &InputError{File: from, Reason: "not a database with a write-ahead log", Hint: imageHint, Err: err}
+	}
+	if err := out.Close(); err != nil {
+		return fmt.Errorf("copy database image: %w", err)
+	}
+	return nil
+}
+
+const imageHint = "make the image again with 'nix-closure-import db-image'"
+
+// checkImage makes sure that file, the copy of image, is a database as
+// [writeDatabase] makes it, with so many paths: a digest says nothing about who
+// made it.
+func checkImage(ctx context.Context, image, file string, paths int) error {
+	db, err := connect(file, "mode=ro&immutable=1")
+	if err == nil {
+		err = errors.Join(db.checkLikeFresh(ctx, int64(paths)), db.Close())
+	}
+	if input, ok := errors.AsType[*InputError](err); ok {
+		input.File, input.Hint = image, imageHint
+	}
+	return err
+}
+
+func (db *database) checkLikeFresh(ctx context.Context, paths int64) error {
+	fresh, err := connect("", "mode=memory")
+	if err != nil {
+		return err
+	}
+	defer fresh.Close()
+	if err := fresh.exec(ctx, tables+indices); err != nil {
+		return fresh.failed("create", err)
+	}
+	// All that SQLite and Nix go by.
+	for _, query := range []string{
+		"select type, name, tbl_name, sql from sqlite_master order by type, name",
+		"select migration from SchemaMigrations",
+	} {
+		want, err := fresh.rows(ctx, query)
+		if err != nil {
+			return fresh.failed("read", err)
+		}
+		got, err := db.rows(ctx, query)
+		if err != nil {
+			return db.failed("read", err)
+		}
+		if !slices.EqualFunc(got, want, slices.Equal[[]driver.Value]) {
+			return &InputError{File: db.file, Reason: "has another schema than images made by this program"}
+		}
+	}
+	var counts []driver.Value
+	err = db.query(ctx, "select (select count(*) from ValidPaths), (select coalesce(max(seq), 0) from sqlite_sequence), (select count(*) from Refs where referrer > ? or reference > ?)",
+		[]driver.Value{paths, paths}, func(row []driver.Value) error {
+			counts = slices.Clone(row)
+			return nil
+		})
+	if err != nil {
+		return db.failed("read", err)
+	}
+	if !slices.Equal(counts, []driver.Value{paths, paths, int64(0)}) {
+		return &InputError{File: db.file, Reason: fmt.Sprintf("has %d paths, rows up to %d and %d references beyond, but the closure has %d paths", counts[0], counts[1], counts[2], paths)}
+	}
+	return nil
+}
+
+// rows returns all rows of a query.
+func (db *database) rows(ctx context.Context, query string) (all [][]driver.Value, err error) {
+	err = db.query(ctx, query, nil, func(row []driver.Value) error {
+		all = append(all, slices.Clone(row))
+		return nil
+	})
+	return all, err
+}
+
+// readDigest reads a digest of an image.
+func readDigest(file string) (digest [sha256.Size]byte, err error) {
+	f, err := openImageFile(file)
+	if err != nil {
+		return digest, err
+	}
+	defer f.Close()
+	line := make([]byte, 2*sha256.Size+2)
+	n, err := io.ReadFull(f, line)
+	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
+		return digest, fmt.Errorf("read database image: %w", err)
+	}
+	digits, newline := bytes.CutSuffix(line[:n], []byte{'\n'})
+	if _, err := hex.Decode(digest[:], digits[:min(len(digits), 2*len(digest))]); err != nil || !newline || len(digits) != 2*len(digest) {
+		return digest, &InputError{File: file, Reason: "is not a SHA-256 digest in hexadecimal, followed by a newline", Hint: imageHint}
+	}
+	return digest, nil
+}
+
+// openImageFile opens a file that must be a regular one.
+func openImageFile(file string) (*os.File, error) {
+	f, err := os.Open(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, &InputError{File: file, Reason: "no such file", Hint: "give a directory made by 'nix-closure-import db-image'", Err: err}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read database image: %w", err)
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = &InputError{File: file, Reason: "is not a regular file", Hint: imageHint}
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+func fileDigest(file string) (digest [sha256.Size]byte, err error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return digest, err
+	}
+	defer f.Close()
+	return digestOf(f)
+}
+
+func digestOf(r io.Reader) (digest [sha256.Size]byte, err error) {
+	h := sha256.New()
+	if _, err := io.CopyBuffer(h, struct{ io.Reader }{r}, make([]byte, 256<<10)); err != nil {
+		return digest, err
+	}
+	h.Sum(digest[:0])
+	return digest, nil
+}

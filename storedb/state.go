@@ -1,0 +1,134 @@
+package storedb
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+)
+
+// StateOptions says what state to make, and where.
+type StateOptions struct {
+	Root        string   // root of the store; made if missing
+	ClosureInfo string   // directory built by closureInfo: what is valid in the store
+	Closure     *Closure // the same, if it was read from elsewhere or already
+	From        string   // root of the store that has the derivations of the closure; empty means /
+	DBImage     string   // directory made by [WriteImage] of ClosureInfo; may be empty
+	Jobs        int      // derivations to read at once; 0 or less means one for each CPU
+}
+
+// State is what CreateState has made.
+type State struct {
+	Paths     int  `json:"paths"`     // that are valid
+	FromImage bool `json:"fromImage"` // the database is a copy of an image
+}
+
+// CreateState makes the state of a new store, below nix/var, in which a closure
+// is valid, and no files: they are there, or will be before Nix looks. It has all
+// that any Nix from 2.8 on would make or change when it opens the store, but for
+// the file db/reserved, 8 MiB that Nix sets aside, if it can, for a garbage
+// collection on a full disk.
+//
+// With a database image, not even the registration is parsed. What the caller
+// can put right is reported as *InputError; after an error there is nothing.
+func CreateState(ctx context.Context, o StateOptions) (state State, err error) {
+	root, err := filepath.Abs(o.Root)
+	if err != nil {
+		return State{}, fmt.Errorf("create store: %w", err)
+	}
+	d, err := openDestination(ctx, root, patience{})
+	if err != nil {
+		return State{}, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.rollback(false))
+		}
+		err = errors.Join(err, d.close())
+	}()
+	taken := &InputError{File: filepath.Join(root, databaseDir), Reason: "there is a store already", Hint: "name a directory for a new one, or import into this one"}
+	if !d.fresh {
+		return State{}, taken
+	}
+	file, err := d.newDatabase()
+	if err != nil {
+		return State{}, err
+	}
+	if state, err = o.write(ctx, file); err != nil {
+		return State{}, err
+	}
+	if err := d.lockDatabase(ctx); err != nil {
+		return State{}, err
+	}
+	if !d.fresh {
+		return State{}, taken
+	}
+	if err := d.publishDatabase(); err != nil {
+		return State{}, err
+	}
+	d.commit()
+	return state, nil
+}
+
+// write makes the database.
+func (o *StateOptions) write(ctx context.Context, file string) (State, error) {
+	if o.DBImage != "" {
+		paths := 0
+		err := copyImage(ctx, o.DBImage, file, func() (digest [sha256.Size]byte, n int, err error) {
+			digest, paths, err = o.identity()
+			return digest, paths, err
+		})
+		return State{Paths: paths, FromImage: true}, err
+	}
+	c := o.Closure
+	if c == nil {
+		var err error
+		if c, err = ReadClosureInfo(o.ClosureInfo); err != nil {
+			return State{}, err
+		}
+	}
+	g, err := newGraph(c)
+	if err != nil {
+		return State{}, err
+	}
+	if err := g.checkOthers(nil); err != nil {
+		return State{}, err
+	}
+	outputs, err := outputsFrom(ctx, g, o.From, o.Jobs)
+	if err != nil {
+		return State{}, err
+	}
+	return State{Paths: len(g.paths)}, writeDatabase(ctx, file, g, outputs, imageTime)
+}
+
+// identity is what an image of the closure is known by: the digest of the
+// registration, and how many paths there are.
+func (o *StateOptions) identity() (digest [sha256.Size]byte, paths int, err error) {
+	if o.Closure != nil {
+		return o.Closure.digest, len(o.Closure.Paths), nil
+	}
+	err = readInput(filepath.Join(o.ClosureInfo, registrationFile), func(r io.Reader) (err error) {
+		digest, err = digestOf(r)
+		return err
+	})
+	if err != nil {
+		return digest, 0, err
+	}
+	err = readInput(filepath.Join(o.ClosureInfo, StorePathsFile), func(r io.Reader) error {
+		buf := make([]byte, 64<<10)
+		for {
+			n, err := r.Read(buf)
+			paths += bytes.Count(buf[:n], []byte{'\n'})
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			if err != nil {
+				return fmt.Errorf("read closureInfo: %w", err)
+			}
+		}
+	})
+	return digest, paths, err
+}
