@@ -13,8 +13,9 @@ import (
 type Method string
 
 const (
-	// MethodAuto shares the data with the source by reflink where the file
-	// system can, and copies it elsewhere.
+	// MethodAuto takes a snapshot where one is possible and has little that does
+	// not belong to the closure. Elsewhere it shares the data of each file by
+	// reflink where the file system can, and copies it where not.
 	MethodAuto Method = "auto"
 	// MethodReflink fails where no reflink is possible.
 	MethodReflink Method = "reflink"
@@ -23,16 +24,20 @@ const (
 	// MethodHardLink makes the files of the store links to those of the source.
 	// Whoever changes one changes both.
 	MethodHardLink Method = "hardlink"
-	// MethodSnapshot makes the store's directory of paths a btrfs snapshot of
-	// the source's.
+	// MethodSnapshot makes the directory of paths of a store that has no database
+	// yet a btrfs snapshot of the source's, which must be a subvolume.
 	MethodSnapshot Method = "snapshot"
-	// MethodOverlay mounts an overlay file system in the caller's mount
-	// namespace: the source's paths below, what is new in the store above.
+	// MethodOverlay mounts an overlay over the directory of paths, which must be
+	// empty: the source's paths below, what is new in the store above. The store
+	// is whole in the mount namespace of this process only, which needs
+	// CAP_SYS_ADMIN.
 	MethodOverlay Method = "overlay"
-	// MethodBind mounts each path of the source at its place in the store, in
-	// the caller's mount namespace.
+	// MethodBind mounts each path of the source at its place in the store,
+	// read-only, with the same condition.
 	MethodBind Method = "bind"
 )
+
+var methods = [...]Method{MethodAuto, MethodOverlay, MethodBind, MethodSnapshot, MethodReflink, MethodHardLink, MethodCopy}
 
 // Files up to this size are copied with one read and one write, which costs
 // less than having the kernel set up a copy.

@@ -14,6 +14,7 @@ import (
 // Where things lie below the root of a store.
 const (
 	storeDir    = "nix/store"
+	linksDir    = ".links" // in storeDir: Nix's farm of hard links
 	stateDir    = "nix/var/nix"
 	databaseDir = stateDir + "/db"
 	schemaFile  = databaseDir + "/schema"
@@ -26,7 +27,7 @@ const (
 // not have them, parents first. Several processes that open a new store at once
 // get in each other's way doing so; here they find all of it.
 var stateDirs = [...]string{
-	"nix", storeDir, storeDir + "/.links",
+	"nix", storeDir, storeDir + "/" + linksDir,
 	"nix/var", stateDir, databaseDir, tempRootsDir,
 	gcRootsDir, gcRootsDir + "/per-user",
 	stateDir + "/profiles", stateDir + "/profiles/per-user",
@@ -41,16 +42,19 @@ var stateDirs = [...]string{
 // path, see [pathLocks].
 type destination struct {
 	patience
-	root    string
-	fresh   bool     // there is no database yet
-	store   *os.File // the directory of store paths; locked if fresh
-	bigLock *os.File // what every Nix process has locked that uses the store; nil as long as fresh
-	roots   *tempRoots
-	temp    *tempDir // nil until openTempDir
-	locks   pathLocks
+	root     string
+	fresh    bool     // there is no database yet
+	store    *os.File // the directory of store paths; locked if fresh
+	replaced *os.File // what was the directory before replaceStore; nil if it was not called
+	bigLock  *os.File // what every Nix process has locked that uses the store; nil as long as fresh
+	roots    *tempRoots
+	temp     *tempDir // nil until openTempDir
+	locks    pathLocks
 
-	created   []string // files and directories made in a fresh store, parents first
-	published []string // names in store that this import has completed
+	created   []string     // files and directories made in a fresh store, parents first
+	published []string     // names in store that this import has completed
+	obsolete  string       // a directory that is not needed once the import has succeeded; may be empty
+	undo      func() error // takes away what this import has put in the place of store; may be nil
 }
 
 // openDestination makes the directories of the store below root, as far as they
@@ -207,6 +211,13 @@ func (d *destination) differsFrom(source *os.File) error {
 	return nil
 }
 
+// replaceStore notes that something else is now at the place of the directory of
+// store paths. The old one stays locked.
+func (d *destination) replaceStore(store *os.File) {
+	d.replaced, d.store = d.store, store
+	d.locks.store = int(store.Fd())
+}
+
 // publish gives the store path base the files that are name in the temporary
 // directory. What has that name already is not valid: a killed import or build
 // left it there.
@@ -247,13 +258,16 @@ func (d *destination) rename(name, base string) (err error) {
 
 // commit makes what has been published stay.
 func (d *destination) commit() {
-	d.created, d.published = nil, nil
+	d.created, d.published, d.undo = nil, nil, nil
 }
 
 // rollback removes all that this import has made and not committed. If keep is
 // true, complete paths stay in the temporary directory for the next import.
 func (d *destination) rollback(keep bool) error {
 	errs := []error{d.closeTempDir(keep)}
+	if d.undo != nil {
+		errs = append(errs, d.undo())
+	}
 	for _, name := range d.published {
 		errs = append(errs, removeTree(int(d.store.Fd()), name))
 	}
@@ -292,10 +306,13 @@ func (d *destination) removeCreated() error {
 // close removes what only an import needs, and releases the locks.
 func (d *destination) close() error {
 	errs := []error{d.closeTempDir(false), d.locks.release()}
+	if d.obsolete != "" {
+		errs = append(errs, removeSnapshot(d.obsolete))
+	}
 	if d.roots != nil {
 		errs = append(errs, d.roots.close())
 	}
-	for _, f := range []*os.File{d.bigLock, d.store} {
+	for _, f := range []*os.File{d.bigLock, d.store, d.replaced} {
 		if f != nil {
 			errs = append(errs, f.Close())
 		}

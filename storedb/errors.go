@@ -34,6 +34,32 @@ func (e *InputError) Unwrap() error { return e.Err }
 // ExitCode is that of wrong usage or configuration.
 func (e *InputError) ExitCode() int { return 2 }
 
+// MethodError says that a method cannot bring the files of this source into this
+// store. The destination is as it was before.
+type MethodError struct {
+	Method  Method
+	Reason  string // why it cannot
+	Instead Method // one that can
+	Err     error  // the cause; may be nil
+}
+
+func (e *MethodError) Error() string {
+	s := fmt.Sprintf("method %s: %s", e.Method, e.Reason)
+	if e.Err != nil {
+		s += ": " + e.Err.Error()
+	}
+	return fmt.Sprintf("%s\nhint: use method %s", s, e.Instead)
+}
+
+func (e *MethodError) Unwrap() error { return e.Err }
+
+// ExitCode is that of wrong usage or configuration.
+func (e *MethodError) ExitCode() int { return 2 }
+
+func (i *importer) methodError(instead Method, reason string, err error) error {
+	return &MethodError{Method: i.Method, Reason: reason, Instead: instead, Err: err}
+}
+
 // VerifyError says that the files of a store path are not the ones that its
 // registration describes.
 type VerifyError struct {

@@ -36,7 +36,7 @@ func Import(ctx context.Context, o Options) (Summary, error) {
 	if err != nil {
 		return Summary{}, err
 	}
-	i := &importer{Options: o, summary: Summary{Paths: len(o.Closure.Paths), DryRun: o.DryRun}}
+	i := &importer{Options: o, summary: Summary{Paths: len(o.Closure.Paths), DryRun: o.DryRun, Method: o.Method}}
 	if i.graph, err = newGraph(o.Closure); err != nil {
 		return Summary{}, err
 	}
@@ -66,6 +66,7 @@ type importer struct {
 	db      *database  // of dst; nil as long as it is fresh
 	missing []PathInfo // those that are not valid
 	names   []string   // what they are called where they are made, see madeIn
+	inPlace bool       // they are where they belong
 	summary Summary
 }
 

@@ -15,12 +15,12 @@ import (
 // prints a line each time progress is reported, and continues when it has read
 // one.
 func TestMain(m *testing.M) {
-	if len(os.Args) == 5 && os.Args[1] == "import" {
+	if len(os.Args) == 6 && os.Args[1] == "import" {
 		input := bufio.NewReader(os.Stdin)
 		closure, err := ReadClosureInfo(os.Args[2])
 		if err == nil {
 			_, err = Import(context.Background(), Options{
-				Closure: closure, From: os.Args[3], Store: os.Args[4], Jobs: 2,
+				Closure: closure, From: os.Args[3], Store: os.Args[4], Method: Method(os.Args[5]), Jobs: 2,
 				Progress: func(p Progress) {
 					fmt.Println(p.Phase, p.Paths)
 					_, _ = input.ReadString('\n')
@@ -43,7 +43,7 @@ func importCommand(t *testing.T, c *testClosure, root string, prefix ...string) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	args := append(prefix, self, "import", c.info, c.root, root)
+	args := append(prefix, self, "import", c.info, c.root, root, "auto")
 	return exec.CommandContext(t.Context(), args[0], args[1:]...)
 }
 

@@ -16,45 +16,44 @@ import (
 	"vm-prebuild/nar"
 )
 
-// makePaths brings the files of the missing paths into the store: into the temporary
-// directory, or to where they belong if RegisterOnly says that they are there.
+// makePaths brings the files of the missing paths into the store.
 func (i *importer) makePaths(ctx context.Context) error {
-	if i.RegisterOnly {
-		return i.adopt(ctx)
-	}
 	start := time.Now()
-	if err := i.dst.openTempDir(ctx, i.Files != nil); err != nil {
-		return err
-	}
-	for n := range i.names {
-		i.names[n] = partialName(n)
-	}
-	if i.Files != nil {
-		err := i.fetch(ctx)
-		i.summary.Place = time.Since(start)
-		return err // Files have checked what they have placed
-	}
-	if err := i.place(ctx); err != nil {
-		return err
+	var err error
+	switch {
+	case i.RegisterOnly:
+		i.inPlace, err = true, i.checkPresent(i.Store)
+	case i.Files != nil:
+		err = i.fetch(ctx)
+	default:
+		err = i.place(ctx)
 	}
 	i.summary.Place = time.Since(start)
+	if err != nil {
+		return err
+	}
+	if i.inPlace {
+		for n, info := range i.missing {
+			i.names[n] = baseName(info.Path)
+		}
+	}
+	if i.Files != nil {
+		return nil // they have checked what they have placed
+	}
 	return i.verify(ctx)
 }
 
-// adopt makes sure that the missing paths are in the store, unregistered.
-func (i *importer) adopt(ctx context.Context) error {
-	if err := i.checkPresent(i.Store); err != nil {
-		return err
+// openTempDir gets a temporary directory, and names for the paths in it.
+func (i *importer) openTempDir(ctx context.Context) error {
+	for n := range i.names {
+		i.names[n] = partialName(n)
 	}
-	for n, info := range i.missing {
-		i.names[n] = baseName(info.Path)
-	}
-	return i.verify(ctx)
+	return i.dst.openTempDir(ctx, i.Files != nil)
 }
 
 // madeIn is the open directory that has the missing paths under their names.
 func (i *importer) madeIn() *os.File {
-	if i.RegisterOnly {
+	if i.inPlace {
 		return i.dst.store
 	}
 	return i.dst.temp.File
@@ -87,7 +86,7 @@ func (i *importer) checkPresent(root string) error {
 	return nil
 }
 
-// place copies the missing paths from another store.
+// place brings the missing paths from another store.
 func (i *importer) place(ctx context.Context) error {
 	if err := i.checkPresent(i.From); err != nil {
 		return err
@@ -98,6 +97,25 @@ func (i *importer) place(ctx context.Context) error {
 	}
 	defer source.Close()
 	if err := i.dst.differsFrom(source); err != nil {
+		return err
+	}
+	switch i.Method {
+	case MethodOverlay, MethodBind:
+		i.inPlace = true
+		return i.mount(ctx, source)
+	case MethodAuto, MethodSnapshot:
+		err := i.snapshot(ctx, source)
+		if e := new(MethodError); i.Method == MethodSnapshot || !errors.As(err, &e) {
+			i.inPlace = true
+			return err
+		}
+	}
+	return i.copy(ctx, source)
+}
+
+// copy copies the missing paths from the open directory of another store.
+func (i *importer) copy(ctx context.Context, source *os.File) error {
+	if err := i.openTempDir(ctx); err != nil {
 		return err
 	}
 	from := make([]string, len(i.missing))
@@ -117,6 +135,9 @@ func (i *importer) place(ctx context.Context) error {
 // fetch has Files place the missing paths, but for those that an interrupted
 // import has left complete.
 func (i *importer) fetch(ctx context.Context) error {
+	if err := i.openTempDir(ctx); err != nil {
+		return err
+	}
 	done := i.counter(PhasePlace)
 	left, err := i.takeUp(ctx, done)
 	if err != nil {

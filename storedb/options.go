@@ -112,7 +112,8 @@ type Summary struct {
 	Copied     int64 `json:"copiedFiles"`
 	HardLinked int64 `json:"hardLinkedFiles"` // to another file of this import, or with MethodHardLink to the source
 
-	DryRun bool `json:"dryRun"` // nothing was done
+	Method Method `json:"method"` // as in Options, or which MethodAuto has taken for all of the paths
+	DryRun bool   `json:"dryRun"` // nothing was done
 
 	// How long the phases took, and all of it, in nanoseconds.
 	Place    time.Duration `json:"placeNs"`
@@ -141,7 +142,7 @@ func (o Options) withDefaults() (Options, error) {
 	if o.Progress == nil {
 		o.Progress = func(Progress) {}
 	}
-	if !slices.Contains([]Method{MethodAuto, MethodReflink, MethodCopy}, o.Method) {
+	if !slices.Contains(methods[:], o.Method) {
 		return o, fmt.Errorf("import: unknown method %q", o.Method)
 	}
 	if !slices.Contains([]Verify{VerifyNone, VerifySize, VerifyHash}, o.Verify) {

@@ -123,7 +123,7 @@ func (i *importer) registerLive(ctx context.Context, now time.Time) (err error) 
 
 // publish gives the missing paths their names in the store.
 func (i *importer) publish() error {
-	if i.RegisterOnly {
+	if i.inPlace {
 		return nil
 	}
 	for n, info := range i.missing {
