@@ -2,6 +2,7 @@ package prebuild
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"github.com/nix-community/go-nix/pkg/narinfo/signature"
 
 	"vm-prebuild/nar/binarycache"
+	"vm-prebuild/nar/bundle"
 	"vm-prebuild/nar/compress"
 	"vm-prebuild/nar/narinfo"
 	"vm-prebuild/storedb"
@@ -24,8 +26,12 @@ type ExportOptions struct {
 
 	// To is a binary cache: a directory or a file URL.
 	To string
+	// Bundle, if not empty, is a bundle to write instead; "-" is Stdout. One that
+	// exists is replaced.
+	Bundle string
+	Stdout io.Writer
 
-	Compression compress.Method // None, Zstd or XZ; empty means Zstd
+	Compression compress.Method // None, Zstd or XZ; empty means Zstd, which a bundle always has
 	Level       int             // of the compression; 0 is the usual one
 	Listings    bool            // write listings into a cache
 	Keys        []signature.SecretKey
@@ -45,28 +51,77 @@ type ExportSummary struct {
 	Total     time.Duration `json:"totalNs"`   // how long it took, in nanoseconds
 }
 
-// Export brings a closure into a binary cache.
+// Export brings a closure into a binary cache or a bundle.
 func Export(ctx context.Context, o ExportOptions) (ExportSummary, error) {
 	start := time.Now()
-	if o.Compression == "" {
-		o.Compression = compress.Zstd
-	}
 	infos := make([]*narinfo.NarInfo, len(o.Closure.Paths))
 	for i, info := range o.Closure.Paths {
 		infos[i] = toNarInfo(info)
 	}
-	w, err := binarycache.Write(ctx, binarycache.WriteOptions{
-		Location: o.To, Paths: infos, File: func(path string) string { return filepath.Join(o.From, path) },
-		Compression: o.Compression, Level: o.Level, Keys: o.Keys, Listings: o.Listings,
-		Jobs: o.Jobs, DryRun: o.DryRun, Progress: o.Progress,
-	})
+	export := o.toCache
+	if o.Bundle != "" {
+		export = o.toBundle
+	}
+	summary, err := export(ctx, infos)
 	if err != nil {
 		return ExportSummary{}, err
 	}
-	return ExportSummary{
-		Paths: w.Paths, Present: w.Present, Written: w.Written, NarBytes: w.NarBytes, FileBytes: w.FileBytes,
-		DryRun: o.DryRun, Total: time.Since(start),
-	}, nil
+	summary.DryRun, summary.Total = o.DryRun, time.Since(start)
+	return summary, nil
+}
+
+// file is where the files of a store path are.
+func (o ExportOptions) file(storePath string) string { return filepath.Join(o.From, storePath) }
+
+func (o ExportOptions) toCache(ctx context.Context, infos []*narinfo.NarInfo) (ExportSummary, error) {
+	if o.Compression == "" {
+		o.Compression = compress.Zstd
+	}
+	w, err := binarycache.Write(ctx, binarycache.WriteOptions{
+		Location: o.To, Paths: infos, File: o.file,
+		Compression: o.Compression, Level: o.Level, Keys: o.Keys, Listings: o.Listings,
+		Jobs: o.Jobs, DryRun: o.DryRun, Progress: o.Progress,
+	})
+	return ExportSummary{Paths: w.Paths, Present: w.Present, Written: w.Written, NarBytes: w.NarBytes, FileBytes: w.FileBytes}, err
+}
+
+func (o ExportOptions) toBundle(ctx context.Context, infos []*narinfo.NarInfo) (ExportSummary, error) {
+	s := ExportSummary{Paths: len(infos), Written: len(infos)}
+	for _, info := range infos {
+		s.NarBytes += info.NarSize
+	}
+	if o.DryRun {
+		return s, nil
+	}
+	write := func(w io.Writer) (err error) {
+		s.FileBytes, err = bundle.Write(ctx, w, bundle.Options{
+			Paths: infos, File: o.file, Level: o.Level, Keys: o.Keys, Jobs: o.Jobs, Progress: o.Progress,
+		})
+		return err
+	}
+	if o.Bundle == "-" {
+		return s, write(o.Stdout)
+	}
+	return s, replaceFile(o.Bundle, write)
+}
+
+// replaceFile writes a file that is there only when it is complete.
+func replaceFile(path string, write func(io.Writer) error) error {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".tmp-*")
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	err = write(f)
+	if err == nil {
+		err = f.Chmod(0o644)
+	}
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	return nil
 }
 
 func toNarInfo(info storedb.PathInfo) *narinfo.NarInfo {

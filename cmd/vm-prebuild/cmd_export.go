@@ -14,7 +14,8 @@ import (
 )
 
 type exportCommand struct {
-	To          string   `required:"" placeholder:"CACHE" help:"Binary cache to write to: a directory, or file:// and its path. It is made if missing."`
+	To          string   `required:"" xor:"to" placeholder:"CACHE" help:"Binary cache to write to: a directory, or file:// and its path. It is made if missing."`
+	Bundle      string   `required:"" xor:"to" placeholder:"FILE" help:"Bundle to write: all in one file, for CI caches. - is stdout."`
 	From        string   `default:"/" placeholder:"ROOT" help:"Root of the store that has the files. Default: ${default}."`
 	Compression string   `enum:"zstd,xz,none" default:"zstd" help:"How archives are compressed: ${enum}. Default: ${default}. For xz, there must be the program xz."`
 	Level       int      `placeholder:"N" help:"Level of the compression. Default: 3 for zstd, of 22, and 6 for xz, of 9."`
@@ -33,6 +34,9 @@ func (c *exportCommand) Run(ctx context.Context, out *cli.IO) error {
 		return cli.Usagef("--jobs must not be negative")
 	}
 	method := compress.Method(c.Compression)
+	if c.Bundle != "" && (method != compress.Zstd || c.Listing) {
+		return cli.Usagef("--bundle: a bundle is compressed with zstd, and has no listings")
+	}
 	if least, highest, _ := method.Levels(); c.Level != 0 && (c.Level < least || c.Level > highest) {
 		return cli.Usagef("--level: %s has levels %d to %d", method, least, highest)
 	}
@@ -54,13 +58,16 @@ func (c *exportCommand) Run(ctx context.Context, out *cli.IO) error {
 	}
 	progress := newExportProgress(out)
 	summary, err := prebuild.Export(ctx, prebuild.ExportOptions{
-		Closure: closure, From: c.From, To: c.To,
+		Closure: closure, From: c.From, To: c.To, Bundle: c.Bundle, Stdout: out.Stdout,
 		Compression: method, Level: c.Level, Listings: c.Listing, Keys: keys,
 		Jobs: c.Jobs, DryRun: c.DryRun, Progress: progress.show,
 	})
 	progress.close()
 	if err != nil {
 		return err
+	}
+	if c.Bundle == "-" && !c.DryRun {
+		out = &cli.IO{Stdout: out.Stderr} // stdout has the bundle
 	}
 	if c.JSON {
 		return out.JSON(summary)

@@ -1,0 +1,155 @@
+package bundle
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"vm-prebuild/nar/binarycache"
+	"vm-prebuild/nar/compress"
+	"vm-prebuild/nar/narinfo"
+)
+
+// Stream is a bundle that is read from beginning to end, while it arrives.
+type Stream struct {
+	*metadata
+	r            *reader
+	turns        map[string]*turn // of the expected paths
+	next         int              // number of the path that comes next in the bundle
+	offsets      []int64          // of the archives that have come
+	decompressor compress.Decompressor
+}
+
+// turn is when an expected path is read.
+type turn struct {
+	number int           // of the path in the bundle
+	begin  chan struct{} // closed when those before have been read
+	next   *turn         // nil after the last
+}
+
+// NewStream reads what a bundle says of itself, up to its first archive. What is
+// wrong with it is an *Error. name is for messages.
+func NewStream(r io.Reader, name string) (*Stream, error) {
+	s := &Stream{r: &reader{r: bufio.NewReaderSize(r, readBuffer), name: name}}
+	var err error
+	s.metadata, err = readMetadata(s.r)
+	return s, err
+}
+
+// Infos returns what the bundle says of its paths, in the order in which they
+// come, each after those that it refers to. The caller must not change it.
+func (s *Stream) Infos() []*narinfo.NarInfo { return s.infos }
+
+// Expect says which paths Unpack will be called for: all of these, in the order
+// in which they come. The others are passed over. It must be called before
+// Unpack, and once.
+func (s *Stream) Expect(storePaths []string) error {
+	s.turns = make(map[string]*turn, len(storePaths))
+	last := &turn{number: -1}
+	for i, path := range storePaths {
+		number, ok := s.index[path]
+		if !ok || number <= last.number {
+			return fmt.Errorf("bundle %s: %s is not in it, or comes earlier", s.r.name, path)
+		}
+		t := &turn{number: number, begin: make(chan struct{})}
+		last.next, last = t, t
+		s.turns[path] = t
+		if i == 0 {
+			close(t.begin)
+		}
+	}
+	return nil
+}
+
+// Unpack makes the files of an expected path as name in the open directory dir,
+// as [binarycache.UnpackArchive] does. It waits until the path comes; it may be
+// called by several goroutines at once, which then unpack small paths at once.
+// That of the last expected path reads the bundle to its end, and fails if
+// anything is wrong with that. After an error, no other path can be unpacked.
+func (s *Stream) Unpack(ctx context.Context, info *narinfo.NarInfo, dir *os.File, name string) error {
+	t := s.turns[info.StorePath]
+	if t == nil {
+		return fmt.Errorf("bundle %s: %s is not expected", s.r.name, info.StorePath)
+	}
+	select {
+	case <-t.begin:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	if err := s.skipTo(t.number); err != nil {
+		return err
+	}
+	s.offsets = append(s.offsets, s.r.offset)
+	s.next++
+	c := &chunks{reader: s.r}
+	if info.NarSize > inMemory {
+		if err := unpack(ctx, c, info, &s.decompressor, dir, name); err != nil {
+			return err
+		}
+		return s.pass(t)
+	}
+	// It is taken out of the stream, for others to go on.
+	var small bytes.Buffer
+	if _, err := io.Copy(&small, io.LimitReader(c, 2*inMemory)); err != nil {
+		return err
+	}
+	if err := c.skip(); err != nil {
+		return err
+	}
+	if err := s.pass(t); err != nil {
+		return err
+	}
+	return contentsError(s.r.name, binarycache.UnpackArchive(ctx, &small, info, &s.decompressor, dir, name))
+}
+
+// skipTo passes over the archives before number i.
+func (s *Stream) skipTo(i int) error {
+	for ; s.next < i; s.next++ {
+		s.offsets = append(s.offsets, s.r.offset)
+		c := chunks{reader: s.r}
+		if err := c.skip(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pass lets the next expected path be read, or after the last of them reads the
+// rest of the bundle.
+func (s *Stream) pass(t *turn) error {
+	if t.next != nil {
+		close(t.next.begin)
+		return nil
+	}
+	if err := s.skipTo(len(s.infos)); err != nil {
+		return err
+	}
+	at := s.r.offset
+	end := make([]byte, 8*int64(len(s.infos))+trailerSize)
+	if err := s.r.full(end, "its index"); err != nil {
+		return err
+	}
+	index, trailer := end[:8*len(s.infos)], end[8*len(s.infos):]
+	if err := s.checkEnd(index, trailer); err != nil {
+		return s.r.errorf(nil, "%v", err)
+	}
+	for i, offset := range append(s.offsets, at) {
+		if binary.LittleEndian.Uint64(end[8*i:]) != uint64(offset) {
+			return s.r.errorf(nil, "the index is wrong about what is at %d", offset)
+		}
+	}
+	if !bytes.HasSuffix(trailer, []byte(magic)) {
+		return s.r.errorf(nil, "the bundle does not end in a trailer")
+	}
+	if n, err := s.r.Read(make([]byte, 1)); n > 0 {
+		return s.r.errorf(nil, "there is more after the end of the bundle")
+	} else if !errors.Is(err, io.EOF) {
+		return fmt.Errorf("read bundle %s: %w", s.r.name, err)
+	}
+	return nil
+}
