@@ -24,21 +24,32 @@ func Run(ctx context.Context, o storedb.Options, asJSON bool, out *cli.IO) error
 	if asJSON {
 		return out.JSON(summary)
 	}
-	_, err = fmt.Fprintln(out.Stdout, describe(summary))
+	_, err = fmt.Fprintln(out.Stdout, describe(summary, o))
 	return err
 }
 
 // describe is a summary in a sentence.
-func describe(s storedb.Summary) string {
-	took := s.Total.Round(time.Millisecond)
+func describe(s storedb.Summary, o storedb.Options) string {
+	verb, took := "import", s.Total.Round(time.Millisecond)
+	if o.RegisterOnly {
+		verb = "register"
+	}
+	what := fmt.Sprintf("%d of %d paths (%s", s.Placed, s.Paths, megabytes(s.NarBytes))
 	switch {
+	case s.Placed == 0 && o.Reregister && !s.DryRun:
+		return fmt.Sprintf("registered all %d paths again (%v)", s.Paths, took)
 	case s.Placed == 0:
 		return fmt.Sprintf("nothing to do: all %d paths are valid already (%v)", s.Paths, took)
 	case s.DryRun:
-		return fmt.Sprintf("would import %d of %d paths (%s)", s.Placed, s.Paths, megabytes(s.NarBytes))
+		return fmt.Sprintf("would %s %s)", verb, what)
+	case o.RegisterOnly:
+		return fmt.Sprintf("registered %s) in %v", what, took)
 	}
-	return fmt.Sprintf("imported %d of %d paths (%s, %d files reflinked, %d copied, %d hard-linked) in %v",
-		s.Placed, s.Paths, megabytes(s.NarBytes), s.Reflinked, s.Copied, s.HardLinked, took)
+	if s.Resumed > 0 {
+		what += fmt.Sprintf(", %d paths from an interrupted import", s.Resumed)
+	}
+	return fmt.Sprintf("imported %s, %d files reflinked, %d copied, %d hard-linked) in %v",
+		what, s.Reflinked, s.Copied, s.HardLinked, took)
 }
 
 func megabytes(n int64) string { return fmt.Sprintf("%.1f MB", float64(n)/1e6) }

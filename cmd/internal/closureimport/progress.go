@@ -26,8 +26,8 @@ func newProgress(w io.Writer) *progress {
 	return &progress{w: w, terminal: ok && term.IsTerminal(int(f.Fd()))}
 }
 
-// phaseName is what a phase is called here. That of waiting is not shown:
-// it is over at once unless another import is running.
+// phaseName is what a phase is called here. That of locking is over at once, or
+// says what is waited for.
 func phaseName(p storedb.Phase) string {
 	switch p {
 	case storedb.PhaseLock:
@@ -43,6 +43,12 @@ func phaseName(p storedb.Phase) string {
 }
 
 func (p *progress) show(s storedb.Progress) {
+	if s.Waiting != "" {
+		p.close()
+		p.phase = s.Phase
+		fmt.Fprintln(p.w, "waiting for "+s.Waiting)
+		return
+	}
 	if s.Phase != p.phase {
 		p.close()
 		p.phase = s.Phase

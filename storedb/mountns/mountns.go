@@ -1,0 +1,306 @@
+// Package mountns runs a command in a mount namespace where a directory is a
+// writable Nix store that has a closure, registered, none of which has been
+// copied. [Run] is its entry point, and [Main] comes first in the main function
+// of every program that calls it.
+//
+// Three things make the store. Its state (database, locks, directories) is
+// complete in a scratch directory before the command starts, see
+// [storedb.CreateState]. Its store paths are those of another store, shown in it
+// by an overlay or by single mounts, see [mount.View]. And what Nix needs to
+// find it is in the environment, see [Environment]. The scratch directory takes
+// all that the command writes to the store, and is removed when it has ended.
+//
+// Root mounts in a mount namespace alone. Any other user gets a user namespace
+// too, with the same ids inside as outside, in which the command has no
+// privileges either: this also works in a Nix build sandbox.
+package mountns
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"vm-prebuild/storedb"
+	"vm-prebuild/storedb/internal/mount"
+)
+
+// Method is how the store paths come into the store.
+type Method string
+
+// The methods. They differ in what they cost and in what the kernel allows,
+// not in what the command sees.
+const (
+	MethodAuto    Method = "auto" // what is possible, and of that the cheaper
+	MethodOverlay Method = Method(mount.Overlay)
+	MethodBind    Method = Method(mount.Bind)
+)
+
+// Options says what to run, and with which closure.
+type Options struct {
+	ClosureInfo string // directory built by closureInfo
+	From        string // root of the store that has the files; empty means /
+	DBImage     string // directory made by [storedb.WriteImage]; may be empty
+	Method      Method // empty means MethodAuto
+
+	// Store is the root of the store as the command sees it, / included. It is
+	// made if it does not exist and removed afterwards. If it is empty, the root
+	// is somewhere in the directory for temporary files.
+	Store string
+
+	Command        []string // name, looked up in PATH in the namespace, and arguments
+	Env            []string // nil means that of this process; [Environment] is added
+	Stdin          *os.File // nil means /dev/null; of the other two, too
+	Stdout, Stderr *os.File
+
+	// Signals, if not nil, is where this process gets its signals from. The
+	// command gets them, too.
+	Signals <-chan os.Signal
+}
+
+// Run runs a command as o says, waits for it and returns its exit code; 128
+// plus the number of the signal that killed it, 127 if it does not exist and
+// 126 if it cannot be executed. An error means that it was not started.
+//
+// When ctx ends before the command has started, it does not start. Later it
+// makes no difference: who wants the command to end sends it a signal. If this
+// process is killed, the kernel kills the command.
+func Run(ctx context.Context, o Options) (code int, err error) {
+	if len(o.Command) == 0 {
+		return 0, errors.New("run a command: none given")
+	}
+	paths, err := storedb.ReadStorePaths(filepath.Join(o.ClosureInfo, storedb.StorePathsFile))
+	if err != nil {
+		return 0, err
+	}
+	s, err := newScratch(o.Store)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, s.remove()) }()
+
+	c, err := newCommand(o, s)
+	if err != nil {
+		return 0, err
+	}
+	// The kernel kills the command when the *thread* that started it ends.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := c.start(); err != nil {
+		return 0, err
+	}
+	if err := c.prepare(ctx, o, s, paths); err != nil {
+		c.kill()
+		return 0, err
+	}
+	return c.wait(o.Signals), nil
+}
+
+// command is a process that goes through the stages of [Main] and then becomes
+// the command.
+type command struct {
+	cmd    *exec.Cmd
+	orders *os.File // what it is to do: a setup, and a second value when it may go on
+	report *os.File // what it could not do: a failure, or nothing
+	theirs []*os.File
+}
+
+func newCommand(o Options, s *scratch) (*command, error) {
+	ordersRead, orders, err := os.Pipe()
+	if err != nil {
+		return nil, fmt.Errorf("run a command: %w", err)
+	}
+	report, reportWrite, err := os.Pipe()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("run a command: %w", err), ordersRead.Close(), orders.Close())
+	}
+	c := &command{orders: orders, report: report, theirs: []*os.File{ordersRead, reportWrite}}
+	env := o.Env
+	if env == nil {
+		env = os.Environ()
+	}
+	c.cmd = &exec.Cmd{
+		Path: "/proc/self/exe", Args: append([]string{stageName}, o.Command...),
+		Env:        apply(env, Environment(s.visible, env)),
+		ExtraFiles: c.theirs, // descriptors 3 and 4
+		SysProcAttr: &syscall.SysProcAttr{
+			Cloneflags: unix.CLONE_NEWNS,
+			Pdeathsig:  unix.SIGKILL,
+		},
+	}
+	// A nil *os.File is not a nil interface.
+	if o.Stdin != nil {
+		c.cmd.Stdin = o.Stdin
+	}
+	if o.Stdout != nil {
+		c.cmd.Stdout = o.Stdout
+	}
+	if o.Stderr != nil {
+		c.cmd.Stderr = o.Stderr
+	}
+	if !mayMount() {
+		c.inUserNamespace()
+	}
+	return c, nil
+}
+
+// inUserNamespace has the command start in a user namespace of its own, in
+// which only our user and group exist. They have capabilities there until the
+// command itself runs: those that mounting takes, and those that an overlay
+// uses to keep its files.
+func (c *command) inUserNamespace() {
+	attr := c.cmd.SysProcAttr
+	attr.Cloneflags |= unix.CLONE_NEWUSER
+	attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: os.Geteuid(), HostID: os.Geteuid(), Size: 1}}
+	attr.GidMappings = []syscall.SysProcIDMap{{ContainerID: os.Getegid(), HostID: os.Getegid(), Size: 1}}
+	attr.AmbientCaps = []uintptr{unix.CAP_SYS_ADMIN, unix.CAP_CHOWN, unix.CAP_DAC_OVERRIDE, unix.CAP_FOWNER, unix.CAP_FSETID}
+}
+
+func (c *command) start() error {
+	err := c.cmd.Start()
+	for _, f := range c.theirs {
+		f.Close()
+	}
+	if err != nil {
+		c.orders.Close()
+		c.report.Close()
+		// Go says that the executable could not be forked.
+		if e := new(os.PathError); errors.As(err, &e) {
+			err = e.Err
+		}
+		return mount.NamespaceError(err)
+	}
+	return nil
+}
+
+// prepare makes the state of the store while the process mounts, and returns
+// when the process has become the command, or has failed to.
+func (c *command) prepare(ctx context.Context, o Options, s *scratch, paths []string) error {
+	defer c.orders.Close()
+	defer c.report.Close()
+	group, ctx := errgroup.WithContext(ctx)
+	stop := context.AfterFunc(ctx, func() { _ = c.cmd.Process.Kill() })
+	group.Go(func() error {
+		orders := json.NewEncoder(c.orders)
+		setup, err := s.setup(o, paths)
+		if err != nil {
+			return err
+		}
+		if err := orders.Encode(setup); err != nil {
+			return fmt.Errorf("run a command: %w", err)
+		}
+		if err := s.createState(ctx, o, paths); err != nil {
+			return err
+		}
+		if err := orders.Encode(true); err != nil {
+			return fmt.Errorf("run a command: %w", err)
+		}
+		return nil
+	})
+	var failure *Failure // says more than that the process has ended
+	group.Go(func() error {
+		text, err := io.ReadAll(c.report)
+		if err == nil && len(text) > 0 {
+			err = json.Unmarshal(text, &failure)
+		}
+		if err != nil {
+			return fmt.Errorf("run a command: %w", err)
+		}
+		if failure != nil {
+			return failure
+		}
+		stop()
+		return nil
+	})
+	err := group.Wait()
+	if failure != nil {
+		return failure
+	}
+	return err
+}
+
+// kill ends a process that has not become the command.
+func (c *command) kill() {
+	_ = c.cmd.Process.Kill()
+	_ = c.cmd.Wait()
+}
+
+// wait passes on signals until the command has ended, and returns its exit code.
+func (c *command) wait(signals <-chan os.Signal) int {
+	ended := make(chan struct{})
+	passedOn := make(chan struct{})
+	go func() {
+		defer close(passedOn)
+		for {
+			select {
+			case sig := <-signals:
+				if !fromTerminal(sig) {
+					_ = c.cmd.Process.Signal(sig) // it may have ended
+				}
+			case <-ended:
+				return
+			}
+		}
+	}()
+	_ = c.cmd.Wait() // what matters of it is in the state
+	close(ended)
+	<-passedOn
+	status := c.cmd.ProcessState.Sys().(syscall.WaitStatus)
+	if status.Signaled() {
+		return 128 + int(status.Signal())
+	}
+	return status.ExitStatus()
+}
+
+// fromTerminal says whether a terminal has sent sig: then the command, which is
+// in the same process group, has it already.
+func fromTerminal(sig os.Signal) bool {
+	if sig != unix.SIGINT && sig != unix.SIGQUIT {
+		return false
+	}
+	tty, err := os.Open("/dev/tty")
+	if err != nil {
+		return false
+	}
+	defer tty.Close()
+	foreground, err := unix.IoctlGetInt(int(tty.Fd()), unix.TIOCGPGRP)
+	return err == nil && foreground == unix.Getpgrp()
+}
+
+// mayMount says whether this process may make a mount namespace and mount in it.
+func mayMount() bool {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	err := unix.Capget(&header, &data[0])
+	return err == nil && data[0].Effective&(1<<unix.CAP_SYS_ADMIN) != 0
+}
+
+// Failure is an error of the process that was to become the command.
+type Failure struct {
+	Message string `json:"message"`
+	Code    int    `json:"code"`
+}
+
+func (f *Failure) Error() string { return f.Message }
+
+// ExitCode is what a program that was asked to run the command exits with.
+func (f *Failure) ExitCode() int { return f.Code }
+
+// baseNames are the names of store paths in the store directory.
+func baseNames(paths []string) []string {
+	names := make([]string, len(paths))
+	for i, path := range paths {
+		names[i] = strings.TrimPrefix(path, storedb.StoreDir+"/")
+	}
+	return names
+}
