@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"path/filepath"
 )
 
@@ -33,7 +34,8 @@ type State struct {
 // collection on a full disk.
 //
 // With a database image, not even the registration is parsed. What the caller
-// can put right is reported as *InputError; after an error there is nothing.
+// can put right is reported as *InputError; after an error there is nothing. If
+// there is a store already, the error is [fs.ErrExist], too.
 func CreateState(ctx context.Context, o StateOptions) (state State, err error) {
 	root, err := filepath.Abs(o.Root)
 	if err != nil {
@@ -49,7 +51,8 @@ func CreateState(ctx context.Context, o StateOptions) (state State, err error) {
 		}
 		err = errors.Join(err, d.close())
 	}()
-	taken := &InputError{File: filepath.Join(root, databaseDir), Reason: "there is a store already", Hint: "name a directory for a new one, or import into this one"}
+	taken := &InputError{File: filepath.Join(root, databaseDir), Reason: "there is a store already",
+		Hint: "name a directory for a new one, or import into this one", Err: fs.ErrExist}
 	if !d.fresh {
 		return State{}, taken
 	}

@@ -42,6 +42,14 @@ func (c *importCommand) Run(ctx context.Context, out *cli.IO) error {
 	if c.Jobs < 0 {
 		return cli.Usagef("--jobs must not be negative")
 	}
+	if c.RegisterOnly && c.DBImage != "" && c.ClosureInfo != "" && c.GCRoot == "" && !c.DryRun {
+		done, err := closureimport.RegisterImage(ctx, storedb.StateOptions{
+			Root: c.Store, ClosureInfo: c.ClosureInfo, From: c.Store, DBImage: c.DBImage,
+		}, c.JSON, out)
+		if done || err != nil {
+			return err
+		}
+	}
 	closure, err := c.closure(ctx)
 	if err != nil {
 		return err
