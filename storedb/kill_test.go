@@ -3,6 +3,7 @@ package storedb
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -18,8 +19,9 @@ func TestMain(m *testing.M) {
 	if len(os.Args) == 6 && os.Args[1] == "import" {
 		input := bufio.NewReader(os.Stdin)
 		closure, err := ReadClosureInfo(os.Args[2])
+		var summary Summary
 		if err == nil {
-			_, err = Import(context.Background(), Options{
+			summary, err = Import(context.Background(), Options{
 				Closure: closure, From: os.Args[3], Store: os.Args[4], Method: Method(os.Args[5]), Jobs: 2,
 				Progress: func(p Progress) {
 					fmt.Println(p.Phase, p.Paths)
@@ -31,6 +33,7 @@ func TestMain(m *testing.M) {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
+		_ = json.NewEncoder(os.Stdout).Encode(summary)
 		os.Exit(0)
 	}
 	os.Exit(m.Run())
@@ -39,12 +42,17 @@ func TestMain(m *testing.M) {
 // importCommand runs an import in a process of its own.
 func importCommand(t *testing.T, c *testClosure, root string, prefix ...string) *exec.Cmd {
 	t.Helper()
+	args := append(prefix, importArgs(t, c, c.root, root, MethodAuto)...)
+	return exec.CommandContext(t.Context(), args[0], args[1:]...)
+}
+
+func importArgs(t *testing.T, c *testClosure, from, root string, method Method) []string {
+	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	args := append(prefix, self, "import", c.info, c.root, root, "auto")
-	return exec.CommandContext(t.Context(), args[0], args[1:]...)
+	return []string{self, "import", c.info, from, root, string(method)}
 }
 
 // An import that is killed at whatever moment leaves no path valid that is not

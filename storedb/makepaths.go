@@ -109,6 +109,7 @@ func (i *importer) place(ctx context.Context) error {
 			i.inPlace = true
 			return err
 		}
+	case MethodReflink, MethodHardLink, MethodCopy:
 	}
 	return i.copy(ctx, source)
 }

@@ -26,6 +26,9 @@ func (i *importer) mount(ctx context.Context, source *os.File) error {
 	if i.Method == MethodOverlay {
 		err = i.overlay(ctx, v)
 	} else {
+		if err := unbind(v); err != nil { // a killed import may have left something
+			return err
+		}
 		i.dst.undo = func() error { return unbind(v) }
 		err = v.Bind(ctx)
 	}
@@ -81,18 +84,30 @@ func (i *importer) overlay(ctx context.Context, v mount.View) error {
 	return nil
 }
 
-// unbind takes away what Bind has mounted and made, as far as it has come.
+// unbind takes away what Bind has mounted and made, as far as it has come, and
+// whatever else is there under the names of paths that are not valid.
 func unbind(v mount.View) error {
+	store, err := os.Open(v.Target)
+	if err != nil {
+		return fmt.Errorf("open store: %w", err)
+	}
+	defer store.Close()
 	var errs []error
 	for _, name := range v.Names {
-		point := filepath.Join(v.Target, name)
-		err := unix.Unmount(point, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
-		if !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) { // nothing is mounted there
-			errs = append(errs, err)
+		// It fails where nothing is mounted, and where this process may not.
+		_ = unix.Unmount(filepath.Join(v.Target, name), unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+		fd, err := unix.Openat2(int(store.Fd()), name, &unix.OpenHow{
+			Flags: unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_XDEV,
+		})
+		if errors.Is(err, unix.ENOENT) {
+			continue
 		}
-		// A mount point is empty; should something be mounted on it yet, this fails.
-		if err := os.Remove(point); !errors.Is(err, os.ErrNotExist) {
-			errs = append(errs, err)
+		if err == nil {
+			closeRead(fd)
+			err = removeTree(int(store.Fd()), name)
+		}
+		if err != nil { // EXDEV: a mount that is another's
+			errs = append(errs, fmt.Errorf("remove %s from %s: %w", name, v.Target, err))
 		}
 	}
 	return errors.Join(errs...)
