@@ -51,7 +51,16 @@ type ImportSource struct {
 	Image   string        // database image of the closure; may be empty
 	Jobs    int           // how many paths are best taken at once; 0 is for the caller to say
 
-	close func() error
+	finish, close func() error // may be nil
+}
+
+// Finish is to be called after the import: a bundle from a pipe of which nothing
+// was needed is read to its end, and checked.
+func (s *ImportSource) Finish() error {
+	if s.finish == nil {
+		return nil
+	}
+	return s.finish()
 }
 
 // Close ends the use of the source.
@@ -238,6 +247,7 @@ func (o ImportOptions) openBundle() (_ *ImportSource, err error) {
 			return nil, err
 		}
 		infos, unpack, expect = stream.Infos(), stream.Unpack, stream.Expect
+		source.finish = stream.Close
 	} else {
 		f, err := os.Open(name)
 		if err != nil {

@@ -50,8 +50,12 @@ func (c *importCommand) Run(ctx context.Context, out *cli.IO) (err error) {
 	if jobs == 0 {
 		jobs = source.Jobs
 	}
-	return closureimport.Run(ctx, storedb.Options{
+	err = closureimport.Run(ctx, storedb.Options{
 		Closure: source.Closure, From: source.From, Files: source.Files, DBImage: source.Image,
 		Store: c.Store, Jobs: jobs, DryRun: c.DryRun, GCRoot: c.GCRoot,
 	}, c.JSON, out)
+	if err != nil {
+		return err
+	}
+	return source.Finish()
 }

@@ -107,6 +107,16 @@ func (s *Stream) Unpack(ctx context.Context, info *narinfo.NarInfo, dir *os.File
 	return contentsError(s.r.name, binarycache.UnpackArchive(ctx, &small, info, &s.decompressor, dir, name))
 }
 
+// Close reads a bundle that nothing was expected of to its end, and fails if
+// anything is wrong with that: who writes into a pipe is not to be told that
+// nobody wants it.
+func (s *Stream) Close() error {
+	if len(s.turns) > 0 {
+		return nil
+	}
+	return s.pass(&turn{})
+}
+
 // skipTo passes over the archives before number i.
 func (s *Stream) skipTo(i int) error {
 	for ; s.next < i; s.next++ {

@@ -61,7 +61,8 @@ func Write(ctx context.Context, w io.Writer, o Options) (int64, error) {
 	if err := b.writeArchives(ctx); err != nil {
 		return 0, err
 	}
-	return b.n, b.writeIndex(metadata)
+	err = b.writeIndex(metadata)
+	return b.n, err
 }
 
 // writer is one call of Write.
