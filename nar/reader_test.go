@@ -20,19 +20,22 @@ type raw string
 func length(n uint64) raw { return raw(binary.LittleEndian.AppendUint64(nil, n)) }
 
 // wire encodes tokens, which are strings, raw bytes, or lists of such.
-func wire(tokens ...any) string {
-	var b strings.Builder
+func wire(tokens ...any) string { return string(appendWire(nil, tokens)) }
+
+func appendWire(b []byte, tokens []any) []byte {
 	for _, t := range tokens {
 		switch t := t.(type) {
 		case raw:
-			b.WriteString(string(t))
+			b = append(b, t...)
 		case string:
-			b.WriteString(string(length(uint64(len(t)))) + t + string(make([]byte, -len(t)&7)))
+			b = append(b, length(uint64(len(t)))...)
+			b = append(b, t...)
+			b = append(b, make([]byte, -len(t)&7)...)
 		case []any:
-			b.WriteString(wire(t...))
+			b = appendWire(b, t)
 		}
 	}
-	return b.String()
+	return b
 }
 
 func list(tokens ...any) []any { return tokens }

@@ -67,7 +67,8 @@ func describe(t *testing.T, path string) []string {
 }
 
 // makeWritable lets the test remove what Unpack has made.
-func makeWritable(t *testing.T, path string) {
+func makeWritable(t testing.TB, path string) {
+	t.Helper()
 	t.Cleanup(func() {
 		_ = filepath.WalkDir(path, func(p string, d fs.DirEntry, err error) error {
 			if err == nil && d.IsDir() {
