@@ -46,7 +46,7 @@ type request struct {
 // program is the smallest program that calls Run.
 func program(options string) int {
 	var r request
-	if err := errors.Join(os.Unsetenv(optionsEnv), json.Unmarshal([]byte(options), &r)); err != nil {
+	if err := errors.Join(restrict(os.Getenv(seccompEnv)), os.Unsetenv(optionsEnv), json.Unmarshal([]byte(options), &r)); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 3
 	}
@@ -466,6 +466,28 @@ func TestStore(t *testing.T) {
 		}
 		check(t, os.RemoveAll(dir))
 		f.checkClean(t)
+	})
+}
+
+// TestRealStore has programs of the closure run where they belong.
+func TestRealStore(t *testing.T) {
+	if _, err := os.Stat("/nix"); err != nil {
+		missing(t, err)
+	}
+	each(t, func(t *testing.T, f *fixture, u user, method Method) {
+		code, stdout, stderr := f.run(t, u, request{Method: method, Store: "/", Command: []string{"/nix/store/" + dirName + "/bin/hello"}})
+		if code != 0 || stdout != "hello\n" {
+			t.Errorf("exit %d\n%s%s", code, stdout, stderr)
+		}
+		got := f.shell(t, u, request{Method: method, Store: "/"}, `echo $NIX_REMOTE $NIX_STATE_DIR; ls /nix/store; test -e $NIX_STATE_DIR/db/db.sqlite`)
+		if want := "local /nix/var/nix\n" + dirName + "\n" + fileName + "\n" + longName + "\n" + linkName + "\n"; got != want {
+			t.Errorf("got:\n%s\nwant:\n%s", got, want)
+		}
+		command := "/nix/store/" + extraName + "/bin/nothing"
+		code, _, stderr = f.run(t, u, request{Method: method, Store: "/", Command: []string{command}})
+		if code != 127 || !strings.HasSuffix(stderr, "\nhint: only the paths of the closure are in /nix/store now; is "+command+" in it, with all that it needs?\n") {
+			t.Errorf("exit %d, %s", code, stderr)
+		}
 	})
 }
 

@@ -100,7 +100,7 @@ func become(command []string, orders *os.File) error {
 func (s setup) mount(ctx context.Context) error {
 	// Nothing that is mounted here is to appear outside.
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return &mount.Error{Op: "make mounts private", Err: err}
+		return mount.Refused("make mounts private", err)
 	}
 	var err error
 	switch s.Method {
@@ -120,7 +120,7 @@ func (s setup) mount(ctx context.Context) error {
 	}
 	for _, b := range s.Binds {
 		if err := unix.Mount(b.Source, b.Target, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
-			return &mount.Error{Op: "bind " + b.Source + " to " + b.Target, Err: err}
+			return mount.Refused("bind "+b.Source+" to "+b.Target, err)
 		}
 	}
 	return nil

@@ -158,7 +158,7 @@ func (b *binder) bindAll() error {
 			continue
 		}
 		if err := bind(int(b.source.Fd()), int(target.Fd()), name); err != nil {
-			return &Error{Op: "bind " + name, Err: err}
+			return Refused("bind "+name, err)
 		}
 		if err := b.ctx.Err(); err != nil {
 			return err

@@ -21,12 +21,8 @@ type Error struct {
 
 func (e *Error) Error() string {
 	s := fmt.Sprintf("%s: %v", e.Op, e.Err)
-	reason := e.Reason
-	if reason == "" {
-		reason = forbidden(e.Err)
-	}
-	if reason != "" {
-		s += ": " + reason
+	if e.Reason != "" {
+		s = fmt.Sprintf("%s: %s (%v)", e.Op, e.Reason, e.Err)
 	}
 	if e.Hint != "" {
 		s += "\nhint: " + e.Hint
@@ -39,7 +35,7 @@ func (e *Error) Unwrap() error { return e.Err }
 // NamespaceError explains why a process could not be started in namespaces of
 // its own.
 func NamespaceError(err error) *Error {
-	e := &Error{Op: "make a mount namespace", Err: err, Hint: "nix-closure-import --method copy needs no namespace"}
+	e := &Error{Op: "make a mount namespace", Err: err, Hint: noNamespaceHint}
 	switch {
 	case errors.Is(err, unix.ENOSPC) && sysctl("user/max_user_namespaces") != "0":
 		e.Reason = fmt.Sprintf("the limits of user.max_user_namespaces = %s and user.max_mnt_namespaces = %s, or that of 32 levels, are reached",
@@ -52,21 +48,24 @@ func NamespaceError(err error) *Error {
 	return e
 }
 
-// forbidden finds out why a mount was refused.
-func forbidden(err error) string {
+// Refused explains why the mount op was refused.
+func Refused(op string, err error) *Error {
+	e := &Error{Op: op, Err: err}
 	switch {
 	case errors.Is(err, unix.ENOSYS):
-		return "the kernel is older than 5.12, or a seccomp filter hides the system call"
+		e.Reason = "the kernel is older than 5.12, or a seccomp filter hides the system call"
 	case errors.Is(err, unix.ENOSPC):
-		return fmt.Sprintf("a mount namespace may have fs.mount-max = %s mounts", sysctl("fs/mount-max"))
+		e.Reason = fmt.Sprintf("a mount namespace has no more than fs.mount-max = %s mounts", sysctl("fs/mount-max"))
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
-		return restriction()
+		e.Reason, e.Hint = restriction(), noNamespaceHint
 	}
-	return ""
+	return e
 }
 
+const noNamespaceHint = "nix-closure-import --method copy needs no namespace"
+
 // restriction names what keeps this process from mounting in namespaces of its
-// own, as far as that can be seen; empty if nothing is seen.
+// own, as far as that can be seen.
 func restriction() string {
 	switch {
 	case sysctl("user/max_user_namespaces") == "0":
@@ -80,7 +79,7 @@ func restriction() string {
 	case seccompFilters():
 		return "a seccomp filter, that of a container for instance, forbids it"
 	}
-	return ""
+	return "a chroot or a security module may forbid it"
 }
 
 // sysctl returns a kernel parameter, or nothing where there is none.
@@ -179,7 +178,7 @@ func unescape(s string) string {
 
 // overlayError explains why an overlay for v was refused.
 func overlayError(v View, err error) error {
-	e := &Error{Op: "mount an overlay on " + v.Target, Err: err}
+	e := Refused("mount an overlay on "+v.Target, err)
 	var fs unix.Statfs_t
 	switch {
 	case errors.Is(err, unix.ENODEV):

@@ -89,7 +89,7 @@ func (v View) overlay(ctx context.Context, limit int) error {
 		defer unmount(layer)
 		for _, name := range extra {
 			if err := unix.Mknodat(int(layer.Fd()), name, unix.S_IFCHR, 0); err != nil {
-				return &Error{Op: "hide " + name + " from an overlay", Err: err}
+				return Refused("hide "+name+" from an overlay", err)
 			}
 		}
 		lower = []string{layer.Name(), v.Source}
@@ -153,7 +153,7 @@ func (v View) layer() (*os.File, error) {
 		return nil, fmt.Errorf("mount a store view: %w", err)
 	}
 	if err := unix.Mount("tmpfs", name, "tmpfs", 0, "mode=0755"); err != nil {
-		return nil, errors.Join(&Error{Op: "mount a tmpfs", Err: err}, os.Remove(name))
+		return nil, errors.Join(Refused("mount a tmpfs", err), os.Remove(name))
 	}
 	dir, err := os.Open(name)
 	if err != nil {
