@@ -183,30 +183,16 @@ func checkImage(ctx context.Context, image, file string, paths int) error {
 }
 
 func (db *database) checkLikeFresh(ctx context.Context, paths int64) error {
-	fresh, err := connect("", "mode=memory")
+	want, err := freshSchema(ctx)
 	if err != nil {
 		return err
 	}
-	defer fresh.Close()
-	if err := fresh.exec(ctx, tables+indices); err != nil {
-		return fresh.failed("create", err)
+	got, err := db.schema(ctx)
+	if err != nil {
+		return db.failed("read", err)
 	}
-	// All that SQLite and Nix go by.
-	for _, query := range []string{
-		"select type, name, tbl_name, sql from sqlite_master order by type, name",
-		"select migration from SchemaMigrations",
-	} {
-		want, err := fresh.rows(ctx, query)
-		if err != nil {
-			return fresh.failed("read", err)
-		}
-		got, err := db.rows(ctx, query)
-		if err != nil {
-			return db.failed("read", err)
-		}
-		if !slices.EqualFunc(got, want, slices.Equal[[]driver.Value]) {
-			return &InputError{File: db.file, Reason: "has another schema than images made by this program"}
-		}
+	if !slices.EqualFunc(got, want, slices.Equal[[]driver.Value]) {
+		return &InputError{File: db.file, Reason: "has another schema than images made by this program"}
 	}
 	var counts []driver.Value
 	err = db.query(ctx, "select (select count(*) from ValidPaths), (select coalesce(max(seq), 0) from sqlite_sequence), (select count(*) from Refs where referrer > ? or reference > ?)",
@@ -223,13 +209,31 @@ func (db *database) checkLikeFresh(ctx context.Context, paths int64) error {
 	return nil
 }
 
-// rows returns all rows of a query.
-func (db *database) rows(ctx context.Context, query string) (all [][]driver.Value, err error) {
+// freshSchema is the schema of a database that has just been made.
+func freshSchema(ctx context.Context) ([][]driver.Value, error) {
+	db, err := connect("", "mode=memory")
+	if err != nil {
+		return nil, err
+	}
+	var schema [][]driver.Value
+	if err = db.exec(ctx, tables+indices); err == nil {
+		schema, err = db.schema(ctx)
+	}
+	if err != nil {
+		err = db.failed("create", err)
+	}
+	return schema, errors.Join(err, db.Close())
+}
+
+// schema returns all that SQLite and Nix go by: tables, indices, triggers, and
+// steps between schema versions that have been taken.
+func (db *database) schema(ctx context.Context) (rows [][]driver.Value, err error) {
+	const query = "select type, name, tbl_name, sql from sqlite_master union all select 'migration', migration, null, null from SchemaMigrations order by 1, 2"
 	err = db.query(ctx, query, nil, func(row []driver.Value) error {
-		all = append(all, slices.Clone(row))
+		rows = append(rows, slices.Clone(row))
 		return nil
 	})
-	return all, err
+	return rows, err
 }
 
 // readDigest reads a digest of an image.

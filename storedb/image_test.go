@@ -234,3 +234,23 @@ func TestImportWithImage(t *testing.T) {
 		t.Errorf("err = %v", err)
 	}
 }
+
+// The cost of making a store in which a closure is valid, from the files that
+// describe it, with an image and without.
+func BenchmarkCreateState(b *testing.B) {
+	info := b.TempDir()
+	registration := fakeRegistration(30000)
+	check(b, os.WriteFile(filepath.Join(info, registrationFile), registration, 0o644))
+	infos, err := ParseRegistration(bytes.NewReader(registration), registrationFile)
+	check(b, err)
+	check(b, os.WriteFile(filepath.Join(info, StorePathsFile), []byte(strings.Join(paths(infos), "\n")+"\n"), 0o644))
+	image := imageOf(b, info, "")
+	for name, image := range map[string]string{"registration": "", "image": image} {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				_, err := CreateState(b.Context(), StateOptions{Root: filepath.Join(b.TempDir(), "root"), ClosureInfo: info, DBImage: image})
+				check(b, err)
+			}
+		})
+	}
+}
