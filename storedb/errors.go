@@ -64,15 +64,19 @@ func (i *importer) methodError(instead Method, reason string, err error) error {
 // registration describes.
 type VerifyError struct {
 	Path                string // the store path
-	WantHash, GotHash   Hash
-	WantBytes, GotBytes int64 // narSize
+	WantHash, GotHash   Hash   // both zero if only sizes have been compared
+	WantBytes, GotBytes int64  // narSize
 }
 
 func (e *VerifyError) Error() string {
-	return fmt.Sprintf("%s was modified: its contents have hash %s (%d bytes), registered is %s (%d bytes)\n"+
-		"hint: repair the source store with 'nix-store --verify --check-contents --repair'",
-		e.Path, e.GotHash, e.GotBytes, e.WantHash, e.WantBytes)
+	if e.WantHash == e.GotHash {
+		return fmt.Sprintf("%s was modified: its archive has %d bytes, registered are %d\n%s", e.Path, e.GotBytes, e.WantBytes, repairHint)
+	}
+	return fmt.Sprintf("%s was modified: its contents have hash %s (%d bytes), registered is %s (%d bytes)\n%s",
+		e.Path, e.GotHash, e.GotBytes, e.WantHash, e.WantBytes, repairHint)
 }
+
+const repairHint = "hint: repair the source store with 'nix-store --verify --check-contents --repair'"
 
 // ExitCode is that of a failed check.
 func (e *VerifyError) ExitCode() int { return 1 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -31,10 +32,20 @@ func (d *destination) checkGCRoot(name string) error {
 		return nil
 	}
 	dir := filepath.Join(d.root, gcRootsDir, name)
-	entries, err := os.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+	for _, n := range append(slices.Collect(parents(name)), name) {
+		file := filepath.Join(d.root, gcRootsDir, n)
+		info, err := os.Lstat(file)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err == nil && !info.IsDir() {
+			err = &InputError{File: file, Reason: "not a directory", Hint: gcRootHint}
+		}
+		if err != nil {
+			return err
+		}
 	}
+	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return fmt.Errorf("read garbage collector roots: %w", err)
 	}
@@ -43,13 +54,15 @@ func (d *destination) checkGCRoot(name string) error {
 		if err == nil && target == StoreDir+"/"+entry.Name() {
 			continue
 		}
-		return &InputError{File: filepath.Join(dir, entry.Name()), Reason: "not a root made by an import, so that it is not replaced", Hint: "give the roots another name"}
+		return &InputError{File: filepath.Join(dir, entry.Name()), Reason: "not a root made by an import, so that it is not replaced", Hint: gcRootHint}
 	}
 	if len(entries) == 0 {
-		return &InputError{File: dir, Reason: "an empty directory, not roots made by an import, so that it is not replaced", Hint: "give the roots another name"}
+		return &InputError{File: dir, Reason: "an empty directory, not roots made by an import, so that it is not replaced", Hint: gcRootHint}
 	}
 	return nil
 }
+
+const gcRootHint = "give the roots another name"
 
 // setGCRoot keeps the closure from the garbage collector: below gcroots, name
 // becomes a directory of links to those of its paths that no other refers to.
@@ -96,7 +109,7 @@ func (d *destination) replaceGCRoot(name string, paths []string) (err error) {
 }
 
 // parents yields the directories that name lies in, outermost first.
-func parents(name string) func(yield func(string) bool) {
+func parents(name string) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		for i, c := range name {
 			if c == '/' && !yield(name[:i]) {
