@@ -72,6 +72,9 @@ func Open(r io.ReaderAt, size int64, name string) (*File, error) {
 		}
 		before = int64(begin)
 	}
+	if len(m.infos) == 0 && int64(offset) != f.begin {
+		return nil, &Error{Name: name, Offset: f.begin, Reason: "there is something where no path is"}
+	}
 	f.ends = append(f.ends, int64(offset))
 	return f, nil
 }

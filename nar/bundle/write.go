@@ -125,6 +125,7 @@ func (b *writer) prepare() error {
 	return nil
 }
 
+// writeMetadata writes all up to the first archive.
 func (b *writer) writeMetadata(ctx context.Context) (digest [sha256.Size]byte, err error) {
 	var text strings.Builder
 	for _, info := range b.infos {
@@ -133,9 +134,13 @@ func (b *writer) writeMetadata(ctx context.Context) (digest [sha256.Size]byte, e
 	if text.Len() > maxMetadata {
 		return digest, fmt.Errorf("bundle: metadata have more than %d bytes", maxMetadata)
 	}
+	return b.writeText(ctx, text.String())
+}
+
+func (b *writer) writeText(ctx context.Context, text string) (digest [sha256.Size]byte, err error) {
 	var packed bytes.Buffer
-	stream := b.compressor.NewWriter(ctx, &packed, int64(text.Len()))
-	_, err = io.WriteString(stream, text.String())
+	stream := b.compressor.NewWriter(ctx, &packed, int64(len(text)))
+	_, err = io.WriteString(stream, text)
 	if closeErr := stream.Close(); err == nil {
 		err = closeErr
 	}
@@ -144,7 +149,7 @@ func (b *writer) writeMetadata(ctx context.Context) (digest [sha256.Size]byte, e
 	}
 	begin := []byte(magic)
 	begin = binary.LittleEndian.AppendUint64(begin, uint64(packed.Len()))
-	begin = binary.LittleEndian.AppendUint64(begin, uint64(text.Len()))
+	begin = binary.LittleEndian.AppendUint64(begin, uint64(len(text)))
 	begin = append(begin, packed.Bytes()...)
 	digest = sha256.Sum256(begin)
 	_, err = b.Write(append(begin, digest[:]...))
