@@ -1,6 +1,7 @@
 package narinfo
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -10,7 +11,7 @@ import (
 	"testing"
 	"testing/iotest"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 	"github.com/nix-community/go-nix/pkg/narinfo/signature"
 )
 
@@ -65,7 +66,7 @@ func TestParse(t *testing.T) {
 		Sigs:        []string{"key-1:c2lnbmF0dXJl", "key-2:c2lnbmF0dXJl"},
 		CA:          "fixed:r:" + narHash,
 	}
-	if diff := cmp.Diff(want, n); diff != "" {
+	if diff := gocmp.Diff(want, n); diff != "" {
 		t.Error(diff)
 	}
 	if n.NarHash.String() != narHash {
@@ -128,10 +129,10 @@ func TestParseTakes(t *testing.T) {
 			want := parse(t, good)
 			test.change(want)
 			got := parse(t, test.text)
-			if diff := cmp.Diff(want, got); diff != "" {
+			if diff := gocmp.Diff(want, got); diff != "" {
 				t.Error(diff)
 			}
-			if diff := cmp.Diff(got, parse(t, got.String())); diff != "" {
+			if diff := gocmp.Diff(got, parse(t, got.String())); diff != "" {
 				t.Errorf("written and read again:\n%s", diff)
 			}
 		})
@@ -232,7 +233,7 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(n, again); diff != "" {
+		if diff := gocmp.Diff(n, again); diff != "" {
 			t.Error(diff)
 		}
 		if n.Fingerprint() != again.Fingerprint() {
@@ -323,12 +324,22 @@ func TestSignWithDamagedKey(t *testing.T) {
 // Nix writes what String writes and signs as Sign does, and takes what we have
 // written and signed.
 func TestNix(t *testing.T) {
-	if _, err := exec.LookPath("nix"); err != nil {
-		if os.Getenv("CI") != "" {
-			t.Fatal(err)
-		}
-		t.Skip(err)
+	newer := cmp.Or(os.Getenv("VM_PREBUILD_TRIXIE"), "/var/cache/vm-prebuild/trixie") // see nix/offline/trixie.sh
+	for name, program := range map[string]string{"system": "nix", "newer": newer + "/bin/nix"} {
+		t.Run(name, func(t *testing.T) {
+			program, err := exec.LookPath(program)
+			if err != nil {
+				if os.Getenv("CI") != "" {
+					t.Fatal(err)
+				}
+				t.Skip(err)
+			}
+			testNix(t, program)
+		})
 	}
+}
+
+func testNix(t *testing.T, program string) {
 	t.Setenv("NIX_CONFIG", "experimental-features = nix-command\nbuild-users-group =\nsubstituters =")
 	t.Setenv("HOME", t.TempDir())
 	secret, public := keys(t)
@@ -336,7 +347,7 @@ func TestNix(t *testing.T) {
 	t.Cleanup(func() { _ = exec.Command("chmod", "-R", "u+w", tmp).Run() })
 	nix := func(args ...string) string {
 		t.Helper()
-		out, err := exec.Command("nix", args...).Output()
+		out, err := exec.Command(program, args...).Output()
 		if err != nil {
 			if exit := new(exec.ExitError); errors.As(err, &exit) {
 				t.Fatalf("nix %q: %v\n%s", args, err, exit.Stderr)
@@ -376,7 +387,7 @@ func TestNix(t *testing.T) {
 		t.Fatal(err)
 	}
 	from := func(root string) *exec.Cmd {
-		return exec.Command("nix", "copy", "--from", "file://"+cache, "--store", filepath.Join(tmp, root), "--option", "trusted-public-keys", testPublicKey, path)
+		return exec.Command(program, "copy", "--from", "file://"+cache, "--store", filepath.Join(tmp, root), "--option", "trusted-public-keys", testPublicKey, path)
 	}
 	if out, err := from("unsigned").CombinedOutput(); err == nil {
 		t.Errorf("Nix takes it without a signature: %s", out)
