@@ -17,13 +17,18 @@ type importCommand struct {
 	From         string   `default:"/" placeholder:"ROOT" help:"Root of the store that has the files. Default: ${default}."`
 	RegisterOnly bool     `help:"The files are in the store already; only register them."`
 	Reregister   bool     `help:"Overwrite what is registered of paths that are valid already, as nix-store --load-db does."`
-	Method       string   `enum:"auto,reflink,copy" default:"auto" help:"How files come into the store: ${enum}. Default: ${default}, a reflink where the file system can and a copy elsewhere."`
+	Method       string   `enum:"auto,overlay,bind,snapshot,reflink,hardlink,copy" default:"auto" help:"How files come into the store: ${enum}. Default: ${default}, a btrfs snapshot or reflinks where the file system can and a copy elsewhere."`
 	Verify       string   `enum:"none,size,hash" default:"none" help:"What to check of the files before they are registered: ${enum}. Default: ${default}."`
 	Jobs         int      `short:"j" placeholder:"N" help:"Files to copy at once. Default: one for each CPU."`
 	GCRoot       string   `name:"gc-root" placeholder:"NAME" help:"Keep the closure from the garbage collector, by links in the directory of this name below nix/var/nix/gcroots."`
 	DBImage      string   `name:"db-image" placeholder:"DIR" help:"Directory made by db-image of the same closureInfo. An empty store gets its database from there."`
 	DryRun       bool     `short:"n" help:"Only say what would be done."`
 	JSON         bool     `name:"json" help:"Print JSON instead of text."`
+}
+
+// Help says what there is to know of the methods.
+func (importCommand) Help() string {
+	return `Methods: overlay and bind copy nothing; they mount in the mount namespace of the command, as its administrator, and the store has its files where those mounts are seen (exec does all of that by itself). snapshot needs a source that is a btrfs subvolume. reflink shares data until one side changes. hardlink shares files: who changes one changes both. copy shares nothing.`
 }
 
 // Examples are shown in the help.

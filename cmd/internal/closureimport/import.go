@@ -48,6 +48,10 @@ func describe(s storedb.Summary, o storedb.Options) string {
 	if s.Resumed > 0 {
 		what += fmt.Sprintf(", %d paths from an interrupted import", s.Resumed)
 	}
+	switch s.Method {
+	case storedb.MethodOverlay, storedb.MethodBind, storedb.MethodSnapshot:
+		return fmt.Sprintf("imported %s, by %s) in %v", what, s.Method, took)
+	}
 	return fmt.Sprintf("imported %s, %d files reflinked, %d copied, %d hard-linked) in %v",
 		what, s.Reflinked, s.Copied, s.HardLinked, took)
 }
