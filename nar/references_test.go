@@ -53,6 +53,19 @@ func TestReferenceScanner(t *testing.T) {
 	}
 }
 
+func TestAnotherReferenceScanner(t *testing.T) {
+	first := NewReferenceScanner([]string{partA, partB})
+	_, _ = first.Write([]byte(partA + partB[:31]))
+	second := first.Another()
+	_, _ = second.Write([]byte("0" + partB))
+	if got := first.Found(); !slices.Equal(got, []string{partA}) {
+		t.Errorf("the first has found %v", got)
+	}
+	if got := second.Found(); !slices.Equal(got, []string{partB}) {
+		t.Errorf("the second has found %v", got)
+	}
+}
+
 // The scanner finds what a plain search for each hash part finds, however the
 // text is cut.
 func FuzzReferenceScanner(f *testing.F) {
