@@ -219,6 +219,9 @@ func (db *database) failed(op string, err error) error {
 	switch {
 	case ok && e.Code == sqlite3.ErrNotADB:
 		return &InputError{File: db.file, Reason: "not an SQLite database", Err: err}
+	case ok && e.Code == sqlite3.ErrError:
+		// Our statements are right: it is a table or a column that is not there.
+		return &InputError{File: db.file, Reason: "not the database of a Nix store: " + err.Error(), Err: err}
 	case ok && e.Code == sqlite3.ErrCorrupt:
 		return &InputError{File: db.file, Reason: "corrupt: " + err.Error(), Err: err,
 			Hint: "see what 'sqlite3 " + db.file + " \"pragma integrity_check\"' says"}

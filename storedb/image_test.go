@@ -170,6 +170,7 @@ func TestCreateStateErrors(t *testing.T) {
 		{"trigger", alter("create trigger t after insert on ValidPaths begin delete from Refs; end"), "/db.sqlite", "has another schema than images made by this program"},
 		{"table", alter("create table t (x)"), "/db.sqlite", "has another schema than images made by this program"},
 		{"no index", alter("drop index IndexReference"), "/db.sqlite", "has another schema than images made by this program"},
+		{"no migrations", alter("drop table SchemaMigrations"), "/db.sqlite", "not the database of a Nix store: no such table: SchemaMigrations"},
 		{"migration", alter("insert into SchemaMigrations values ('x')"), "/db.sqlite", "has another schema than images made by this program"},
 		{"path less", alter("delete from ValidPaths where path = '" + pathB + "'"), "/db.sqlite", ""},
 		{"reference more", alter("insert into Refs values (1, 999)"), "/db.sqlite", ""},

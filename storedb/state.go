@@ -41,7 +41,7 @@ func CreateState(ctx context.Context, o StateOptions) (state State, err error) {
 	if err != nil {
 		return State{}, fmt.Errorf("create store: %w", err)
 	}
-	d, err := openDestination(ctx, root, patience{})
+	d, err := openDestination(ctx, root, patience{report: func(string) {}})
 	if err != nil {
 		return State{}, err
 	}
