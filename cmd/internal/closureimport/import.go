@@ -5,6 +5,7 @@ package closureimport
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"vm-prebuild/cmd/internal/cli"
@@ -48,8 +49,7 @@ func describe(s storedb.Summary, o storedb.Options) string {
 	if s.Resumed > 0 {
 		what += fmt.Sprintf(", %d paths from an interrupted import", s.Resumed)
 	}
-	switch s.Method {
-	case storedb.MethodOverlay, storedb.MethodBind, storedb.MethodSnapshot:
+	if slices.Contains([]storedb.Method{storedb.MethodOverlay, storedb.MethodBind, storedb.MethodSnapshot}, s.Method) {
 		return fmt.Sprintf("imported %s, by %s) in %v", what, s.Method, took)
 	}
 	return fmt.Sprintf("imported %s, %d files reflinked, %d copied, %d hard-linked) in %v",
