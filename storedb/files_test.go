@@ -40,7 +40,7 @@ func (a *archives) Place(ctx context.Context, info PathInfo, dir *os.File, name 
 	}
 	r, w := io.Pipe()
 	go func() { w.CloseWithError(nar.Dump(w, a.c.file(info.Path))) }()
-	defer r.Close()
+	defer func() { _ = r.Close() }()
 	if err := nar.Unpack(ctx, r, dir, name); err != nil {
 		return err
 	}

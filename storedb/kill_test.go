@@ -3,13 +3,17 @@ package storedb
 import (
 	"bufio"
 	"context"
+	"database/sql"
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestMain is also the import that tests kill, or run where space is short: it
@@ -21,13 +25,17 @@ func TestMain(m *testing.M) {
 		closure, err := ReadClosureInfo(os.Args[2])
 		var summary Summary
 		if err == nil {
-			summary, err = Import(context.Background(), Options{
+			o := Options{
 				Closure: closure, From: os.Args[3], Store: os.Args[4], Method: Method(os.Args[5]), Jobs: 2,
 				Progress: func(p Progress) {
 					fmt.Println(p.Phase, p.Paths)
 					_, _ = input.ReadString('\n')
 				},
-			})
+			}
+			if o.Method == "files" {
+				o.Method, o.Files = "", &archives{c: &testClosure{root: o.From}}
+			}
+			summary, err = Import(context.Background(), o)
 		}
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -127,6 +135,116 @@ func killAt(t *testing.T, c *testClosure, root, moment string) {
 	if err := cmd.Wait(); !reached || err == nil {
 		t.Fatalf("not killed at %q: %v", moment, err)
 	}
+}
+
+// The same at random moments, again and again: VM_PREBUILD_SOAK=1 does it 200
+// times for each kind of store.
+func TestImportKilledAtRandom(t *testing.T) {
+	rounds := 5
+	if os.Getenv("VM_PREBUILD_SOAK") != "" {
+		rounds = 200
+	}
+	c := newTestClosure(t)
+	before := &testClosure{root: filepath.Join(t.TempDir(), "before"), info: t.TempDir()}
+	before.add(t, "/nix/store/77777777777777777777777777777777-before", "before")
+	before.write(t)
+	for seed, test := range []struct {
+		name   string
+		store  bool // there is one
+		method Method
+	}{{"fresh", false, MethodCopy}, {"store", true, MethodCopy}, {"files", true, "files"}} {
+		t.Run(test.name, func(t *testing.T) {
+			random := rand.New(rand.NewPCG(3, uint64(seed)))
+			longest := 50 * time.Millisecond // of an import that is not killed
+			completed := 0
+			for range rounds {
+				root := filepath.Join(t.TempDir(), "root")
+				if test.store {
+					_, err := Import(t.Context(), before.options(t, root))
+					check(t, err)
+				}
+				args := importArgs(t, c, c.root, root, test.method)
+				cmd := exec.CommandContext(t.Context(), args[0], args[1:]...)
+				start := time.Now()
+				check(t, cmd.Start())
+				kill := time.AfterFunc(time.Duration(random.Int64N(int64(longest))), func() { _ = cmd.Process.Kill() })
+				err := cmd.Wait()
+				if kill.Stop() || err == nil {
+					check(t, err)
+					longest = max(longest, time.Since(start))
+					completed++
+				}
+				if state, err := readDatabaseState(root); err != nil || state != noDatabase {
+					check(t, err)
+					verifyStore(t, root)
+					nix(t, "nix", "path-info", "--all", "--store", root)
+				}
+				options := c.options(t, root)
+				options.GCRoot = "test"
+				_, err = Import(t.Context(), options)
+				check(t, err)
+				// What one leaves that is killed after it has registered its paths is
+				// for the collector, as with Nix: locks and temporary roots.
+				nix(t, "nix-store", "--store", root, "--gc")
+				checkContents(t, c, root)
+				checkMetadata(t, filepath.Join(root, storeDir))
+				verifyStore(t, root)
+				if all := nix(t, "nix", "path-info", "--all", "--store", root); strings.Count(all, "\n") < len(c.paths) {
+					t.Errorf("valid are only:\n%s", all)
+				}
+				if left := leftovers(t, root); len(left) > 0 {
+					t.Errorf("left behind: %v", left)
+				}
+				check(t, os.RemoveAll(root))
+			}
+			t.Logf("%d of %d imports were over before they were killed", completed, rounds)
+		})
+	}
+}
+
+// An import that is killed when the files have their final names and the
+// database does not know of them yet.
+func TestImportKilledBeforeCommit(t *testing.T) {
+	c := newTestClosure(t)
+	root := filepath.Join(t.TempDir(), "root")
+	nix(t, "nix-store", "--store", root, "--option", "use-sqlite-wal", "false", "--init")
+	// Without a write-ahead log, a reader keeps others from committing.
+	reader, err := sql.Open("sqlite3", filepath.Join(root, databaseDir, databaseName))
+	check(t, err)
+	defer reader.Close()
+	tx, err := reader.Begin()
+	check(t, err)
+	_, err = tx.Exec("select count(*) from ValidPaths")
+	check(t, err)
+
+	cmd := importCommand(t, c, root)
+	check(t, cmd.Start())
+	for {
+		names, err := filepath.Glob(filepath.Join(root, storeDir, "*-*"))
+		check(t, err)
+		published := slices.DeleteFunc(names, func(s string) bool { return strings.HasSuffix(s, ".lock") || strings.HasSuffix(s, tempSuffix) })
+		if len(published) == len(c.paths) {
+			break
+		}
+		if t.Context().Err() != nil {
+			t.Fatal("no paths were published")
+		}
+	}
+	check(t, cmd.Process.Kill())
+	if err := cmd.Wait(); err == nil {
+		t.Fatal("the import was over")
+	}
+	check(t, tx.Rollback())
+	if valid := nix(t, "nix-store", "--store", root, "--dump-db"); valid != "" {
+		t.Errorf("valid are:\n%s", valid)
+	}
+	verifyStore(t, root)
+	if _, err := Import(t.Context(), c.options(t, root)); err != nil {
+		t.Fatal(err)
+	}
+	checkTrees(t, c, root)
+	checkMetadata(t, filepath.Join(root, storeDir))
+	verifyStore(t, root)
 }
 
 // An import that runs out of space says so and leaves nothing behind. A small

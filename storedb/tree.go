@@ -158,14 +158,15 @@ func removeTree(dir int, name string) error {
 	if err != nil {
 		return &fs.PathError{Op: "remove", Path: name, Err: err}
 	}
-	var errs []error
+	// What fails, on a read-only file system for instance, fails for all.
+	var first error
 	for _, n := range names {
-		if err := removeTree(fd, n); err != nil {
-			errs = append(errs, fmt.Errorf("in %s: %w", name, err))
+		if err := removeTree(fd, n); err != nil && first == nil {
+			first = fmt.Errorf("in %s: %w", name, err)
 		}
 	}
-	if len(errs) > 0 {
-		return errors.Join(errs...)
+	if first != nil {
+		return first
 	}
 	if err := unix.Unlinkat(dir, name, unix.AT_REMOVEDIR); err != nil && !errors.Is(err, unix.ENOENT) {
 		return &fs.PathError{Op: "remove", Path: name, Err: err}
