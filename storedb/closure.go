@@ -8,7 +8,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
+	"unicode"
 )
 
 // registrationFile is the file of a closureInfo directory that has all about its
@@ -66,6 +68,50 @@ func readInput(file string, read func(io.Reader) error) error {
 	}
 	defer f.Close()
 	return read(f)
+}
+
+// check makes sure that paths that were not read from a registration, where all
+// of this is checked, are what they should be.
+func (c *Closure) check() error {
+	for _, info := range c.Paths {
+		if info.line > 0 {
+			continue
+		}
+		if err := info.check(); err != nil {
+			e := c.errorAt(info, "%v", err)
+			e.Err = err
+			return e
+		}
+	}
+	return nil
+}
+
+func (i PathInfo) check() error {
+	if err := CheckStorePath(i.Path); err != nil {
+		return err
+	}
+	for _, reference := range i.References {
+		if err := CheckStorePath(reference); err != nil {
+			return fmt.Errorf("%s: reference %w", i.Path, err)
+		}
+	}
+	if i.Deriver != "" {
+		if err := CheckStorePath(i.Deriver); err != nil {
+			return fmt.Errorf("%s: deriver %w", i.Path, err)
+		}
+		if !isDerivation(i.Deriver) {
+			return fmt.Errorf("%s: deriver %q does not end in .drv", i.Path, i.Deriver)
+		}
+	}
+	if i.NarSize < 0 || i.NarSize > maxNarSize {
+		return fmt.Errorf("%s: narSize %d is not between 0 and %d", i.Path, i.NarSize, int64(maxNarSize))
+	}
+	for _, sig := range i.Sigs {
+		if sig == "" || strings.ContainsFunc(sig, unicode.IsSpace) { // the database separates them by spaces
+			return fmt.Errorf("%s: signature %q is empty or has spaces", i.Path, sig)
+		}
+	}
+	return nil
 }
 
 // errorAt says what is wrong with info, which is one of c.Paths.

@@ -38,6 +38,9 @@ func Import(ctx context.Context, o Options) (Summary, error) {
 		return Summary{}, err
 	}
 	i := &importer{Options: o, summary: Summary{Paths: len(o.Closure.Paths), DryRun: o.DryRun, Method: o.Method}}
+	if err := o.Closure.check(); err != nil {
+		return Summary{}, err
+	}
 	if i.graph, err = newGraph(o.Closure); err != nil {
 		return Summary{}, err
 	}

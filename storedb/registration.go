@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"slices"
 	"strconv"
 
@@ -36,6 +35,10 @@ type PathInfo struct {
 
 // maxLine is more than any valid line takes: a store path has at most 255 bytes.
 const maxLine = 1024
+
+// maxNarSize is more than any store path has: a file of ext4 has at most as many
+// bytes. Sums of sizes do not overflow with it.
+const maxNarSize = 16 << 40
 
 // maxReferences is more than any store path has; a count above it is not
 // followed by that many lines but is a mistake or an attack.
@@ -96,7 +99,7 @@ func (p *parser) record() (PathInfo, error) {
 	if info.NarHash, err = p.hash(); err != nil {
 		return info, err
 	}
-	size, err := p.number("narSize", math.MaxInt64)
+	size, err := p.number("narSize", maxNarSize)
 	if err != nil {
 		return info, err
 	}
