@@ -13,6 +13,7 @@ type command struct {
 	Exec    execCommand    `cmd:"" help:"Run a command with a Nix store that has a closure, without copying it."`
 	Env     envCommand     `cmd:"" help:"Print the environment in which Nix uses a store."`
 	DBImage dbImageCommand `cmd:"" name:"db-image" help:"Make the database of a store that has a closure, ahead of time."`
+	Verify  verifyCommand  `cmd:"" help:"Compare the files of a store and its database against each other."`
 }
 
 func main() {
