@@ -128,7 +128,8 @@ func (w *workspace) fill(ctx context.Context, j *job) error {
 
 // settle brings the machine to the same state before each run: all files in the
 // page cache, as those of a store that is in use are, and nothing left to write.
-func (w *workspace) settle(ctx context.Context) error {
+// The pause is for what the kernel does afterwards.
+func (w *workspace) settle(ctx context.Context, pause time.Duration) error {
 	err := filepath.WalkDir(w.dir, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || !entry.Type().IsRegular() {
 			return err
@@ -151,7 +152,7 @@ func (w *workspace) settle(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-time.After(time.Second):
+	case <-time.After(pause):
 		return nil
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -25,9 +26,10 @@ const labEnv = "VM_PREBUILD_BENCH_LAB"
 // Images are in memory so that the speed of a disk, which both sides have to
 // wait for alike, does not hide what they do themselves.
 type lab struct {
-	dir string
-	bin string // copies of our programs, where any user can run them
-	env []string
+	dir   string
+	bin   string // copies of our programs, where any user can run them
+	env   []string
+	pause time.Duration // before each run
 }
 
 // enterLab replaces this process by the same program in a mount namespace of
@@ -94,7 +96,7 @@ fsync-metadata = false
 `
 
 func openLab(dir string) (*lab, error) {
-	l := &lab{dir: dir, bin: filepath.Join(dir, "bin")}
+	l := &lab{dir: dir, bin: filepath.Join(dir, "bin"), pause: time.Second}
 	conf := filepath.Join(dir, "etc")
 	for _, d := range []string{l.bin, conf, l.path("images")} {
 		if err := os.Mkdir(d, 0o755); err != nil {

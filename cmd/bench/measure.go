@@ -126,7 +126,7 @@ func (l *lab) turn(ctx context.Context, j *job, c contender, golden string) (s s
 	}
 	// After a signal, too.
 	defer func() { err = errors.Join(err, w.discard(context.WithoutCancel(ctx))) }()
-	if err := w.settle(ctx); err != nil {
+	if err := w.settle(ctx, l.pause); err != nil {
 		return s, err
 	}
 	if c.as == builder {
