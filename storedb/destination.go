@@ -1,6 +1,7 @@
 package storedb
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -182,7 +183,7 @@ func (d *destination) makeDir(dir string) error {
 		return &InputError{File: filepath.Dir(dir), Reason: "not a directory", Err: err}
 	}
 	if !errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("create store: %w", err)
+		return fmt.Errorf("create store: %w", readOnlyHint(err, d.root))
 	}
 	info, err := os.Lstat(dir)
 	if err != nil {
@@ -262,7 +263,9 @@ func (d *destination) commit() {
 }
 
 // rollback removes all that this import has made and not committed. If keep is
-// true, complete paths stay in the temporary directory for the next import.
+// true, complete paths stay in the temporary directory for the next import. Of
+// several errors, which a broken file system has for each file, it returns the
+// first, and so does close.
 func (d *destination) rollback(keep bool) error {
 	errs := []error{d.closeTempDir(keep)}
 	if d.undo != nil {
@@ -279,7 +282,7 @@ func (d *destination) rollback(keep bool) error {
 		errs = append(errs, os.RemoveAll(filepath.Join(d.root, newDatabaseDir)))
 	}
 	errs = append(errs, d.removeCreated())
-	if err := errors.Join(errs...); err != nil {
+	if err := cmp.Or(errs...); err != nil {
 		return fmt.Errorf("undo the import: %w", err)
 	}
 	return nil
@@ -300,7 +303,7 @@ func (d *destination) removeCreated() error {
 			errs = append(errs, err)
 		}
 	}
-	return errors.Join(errs...)
+	return cmp.Or(errs...)
 }
 
 // close removes what only an import needs, and releases the locks.
@@ -317,5 +320,5 @@ func (d *destination) close() error {
 			errs = append(errs, f.Close())
 		}
 	}
-	return errors.Join(errs...)
+	return cmp.Or(errs...)
 }

@@ -115,10 +115,11 @@ func (i *importer) run(ctx context.Context) (err error) {
 		if i.db != nil {
 			err = errors.Join(err, i.db.Close())
 		}
-		if err != nil {
-			err = errors.Join(err, i.dst.rollback(i.Files != nil))
+		if err == nil {
+			err = i.dst.close()
+		} else {
+			err = errors.Join(err, cmp.Or(i.dst.rollback(i.Files != nil), i.dst.close()))
 		}
-		err = errors.Join(err, i.dst.close())
 	}()
 	if err := i.dst.checkGCRoot(i.GCRoot); err != nil {
 		return err

@@ -80,7 +80,7 @@ func isCurrent(f *os.File, path string) (bool, error) {
 }
 
 // pathLocks are the locks that Nix too takes on store paths while it makes them:
-// each on a file beside the path. Whoever removes such a file writes to it, so
+// each on a file beside the path. Whoever removes such a file makes it longer, so
 // that those who have opened it before see that it is no longer the one to lock.
 type pathLocks struct {
 	patience
@@ -135,19 +135,19 @@ func lockPath(store int, name string) (fd int, ok bool, err error) {
 
 // release removes the lock files, and with them the locks.
 func (l *pathLocks) release() error {
-	var errs []error
+	var first error
 	for _, lock := range l.held {
 		err := unix.Unlinkat(l.store, lock.name, 0)
 		if err == nil {
-			_, err = unix.Write(lock.fd, []byte("d"))
+			err = unix.Ftruncate(lock.fd, 1) // Nix writes a "d", but the disk may be full
 		}
-		if err != nil {
-			errs = append(errs, &os.PathError{Op: "remove lock", Path: lock.name, Err: err})
+		if err != nil && first == nil {
+			first = &os.PathError{Op: "remove lock", Path: lock.name, Err: err}
 		}
 		closeRead(lock.fd)
 	}
 	l.held = nil
-	return errors.Join(errs...)
+	return first
 }
 
 // openFilesReserve is how many files are open besides locks: the directories

@@ -125,7 +125,7 @@ func (i *importer) copy(ctx context.Context, source *os.File) error {
 	}
 	p := placer{method: i.Method, done: i.counter(PhasePlace)}
 	if err := p.place(ctx, int(source.Fd()), int(i.dst.temp.Fd()), from, i.names, i.Jobs); err != nil {
-		return fmt.Errorf("copy files from %s to %s: %w", source.Name(), i.dst.store.Name(), readOnlyHint(err))
+		return fmt.Errorf("copy files from %s to %s: %w", source.Name(), i.dst.store.Name(), readOnlyHint(err, i.dst.store.Name()))
 	}
 	i.summary.Reflinked = p.stats.reflinked.Load()
 	i.summary.Copied = p.stats.copied.Load()
@@ -159,7 +159,7 @@ func (i *importer) fetch(ctx context.Context) error {
 				return err
 			}
 			if err := i.fetchOne(ctx, n); err != nil {
-				return fmt.Errorf("place %s: %w", i.missing[n].Path, readOnlyHint(err))
+				return fmt.Errorf("place %s: %w", i.missing[n].Path, readOnlyHint(err, i.dst.store.Name()))
 			}
 			done(n)
 			return nil

@@ -1,6 +1,7 @@
 package storedb
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -66,7 +67,7 @@ func (d *destination) openTempDir(ctx context.Context, resume bool) error {
 		return nil
 	}
 	if d.temp, err = d.makeTempDir(ctx); err != nil {
-		return fmt.Errorf("write to store: %w", readOnlyHint(err))
+		return fmt.Errorf("write to store: %w", readOnlyHint(err, d.store.Name()))
 	}
 	return nil
 }
@@ -154,15 +155,14 @@ func (d *destination) closeTempDir(keep bool) error {
 	if !errors.Is(err, unix.ENOTEMPTY) {
 		errs = append(errs, err)
 	}
-	return errors.Join(append(errs, dir.Close())...)
+	return cmp.Or(append(errs, dir.Close())...)
 }
 
-// readOnlyHint says what to do about a store that cannot be written to, which is
-// that of NixOS.
-func readOnlyHint(err error) error {
+// readOnlyHint says what to do about a directory that cannot be written to, such
+// as the store of NixOS.
+func readOnlyHint(err error, dir string) error {
 	if errors.Is(err, unix.EROFS) {
-		return fmt.Errorf("%w\nhint: if the store is only mounted read-only, run this in a mount namespace where it is not: "+
-			"'unshare --mount sh -c \"mount -o remount,rw,bind /nix/store && exec …\"'", err)
+		return fmt.Errorf("%w\nhint: if %s is only mounted read-only, run this in a mount namespace where it is not: 'unshare --mount', then 'mount -o remount,rw,bind %[2]s'", err, dir)
 	}
 	return err
 }
