@@ -127,12 +127,12 @@ func (o ImportOptions) openCache(ctx context.Context) (_ *ImportSource, err erro
 	if err != nil {
 		return nil, err
 	}
+	source := &ImportSource{Image: selection.Image, close: func() error { cache.Close(); return nil }}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, cache.Close())
+			err = errors.Join(err, source.Close())
 		}
 	}()
-	source := &ImportSource{Image: selection.Image, close: cache.Close}
 	if url {
 		source.Jobs = httpJobs
 	}

@@ -115,7 +115,8 @@ func Open(ctx context.Context, location string, o Options) (*Cache, error) {
 		return nil, err
 	}
 	if err := c.checkInfo(ctx); err != nil {
-		return nil, errors.Join(err, c.Close())
+		c.Close()
+		return nil, err
 	}
 	return c, nil
 }
@@ -124,7 +125,7 @@ func Open(ctx context.Context, location string, o Options) (*Cache, error) {
 func (c *Cache) Name() string { return c.name }
 
 // Close ends the use of the cache.
-func (c *Cache) Close() error { return c.source.close() }
+func (c *Cache) Close() { c.source.close() }
 
 // checkInfo makes sure that this is a cache for our store directory.
 func (c *Cache) checkInfo(ctx context.Context) error {
@@ -224,9 +225,6 @@ func (c *Cache) NarInfo(ctx context.Context, part string) (*narinfo.NarInfo, err
 	}
 	if info.HashPart() != part {
 		return nil, c.lie(file, nil, "it is about %s", info.StorePath)
-	}
-	if err := checkName(info.URL); err != nil {
-		return nil, c.errorf(file, err, "URL %v", err)
 	}
 	if len(c.keys) > 0 {
 		if err := info.Verify(c.keys...); err != nil {

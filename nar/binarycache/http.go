@@ -64,18 +64,18 @@ func checkRedirect(req *http.Request, via []*http.Request) error {
 	return nil
 }
 
-func (s *httpSource) close() error {
-	s.client.CloseIdleConnections()
-	return nil
-}
+func (s *httpSource) close() { s.client.CloseIdleConnections() }
 
 func (s *httpSource) open(ctx context.Context, name string, size int64) (io.ReadCloser, int64, error) {
 	u, err := s.base.Parse(name)
+	if err == nil && (u.Host != s.base.Host || u.Opaque != "" || !strings.HasPrefix(u.Path, s.base.Path)) {
+		err = fmt.Errorf("%q is not the name of a file in the cache", name)
+	}
 	if err != nil {
 		return nil, 0, fmt.Errorf("%s: %w", s.base.Redacted(), err)
 	}
 	d := &download{httpSource: s, ctx: ctx, url: u, expected: size, size: -1}
-	if err := d.connect(); err != nil {
+	if err := d.connect(ctx); err != nil {
 		return nil, 0, fmt.Errorf("%s: %w", u.Redacted(), err)
 	}
 	return d, d.size, nil
@@ -138,7 +138,7 @@ func (d *download) Read(p []byte) (int, error) {
 			d.disconnect()
 			if err := d.wait(err); err != nil {
 				d.err = fmt.Errorf("%s: %w", d.url.Redacted(), err)
-			} else if err := d.connect(); err != nil {
+			} else if err := d.connect(d.ctx); err != nil {
 				d.err = fmt.Errorf("%s: %w", d.url.Redacted(), err)
 			}
 		}
@@ -182,9 +182,9 @@ func (d *download) read(p []byte) (int, error) {
 }
 
 // connect asks for what has not arrived yet, as often as patience has it.
-func (d *download) connect() error {
+func (d *download) connect(ctx context.Context) error {
 	for {
-		err := d.request()
+		err := d.request(ctx)
 		if err == nil {
 			return nil
 		}
@@ -221,8 +221,8 @@ func (d *download) wait(err error) error {
 }
 
 // request makes one request and checks what the server says to it.
-func (d *download) request() error {
-	ctx, cancel := context.WithCancelCause(d.ctx)
+func (d *download) request(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
 	d.cancel = cancel
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, d.url.String(), nil)
 	if err != nil {
@@ -238,7 +238,7 @@ func (d *download) request() error {
 			req.Header.Set("If-Range", d.etag)
 		}
 	}
-	resp, err := d.client.Do(req)
+	resp, err := d.client.Do(req) //nolint:bodyclose // disconnect closes it
 	if err != nil {
 		// The client quotes the method and the URL, which are said already.
 		if e, ok := errors.AsType[*url.Error](err); ok {

@@ -57,17 +57,24 @@ func lockTempDir(path string) (*tempDir, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	if err != nil && !errors.Is(err, unix.EWOULDBLOCK) {
+	switch err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); {
+	case errors.Is(err, unix.EWOULDBLOCK):
+		lock.Close()
+		return nil, nil
+	case err != nil:
 		lock.Close()
 		return nil, err
 	}
-	// It may have been removed before it was locked.
-	if _, statErr := os.Lstat(path); err != nil || statErr != nil {
+	if !exists(path) { // it was removed before it was locked
 		lock.Close()
 		return nil, nil
 	}
 	return &tempDir{path: path, lock: lock}, nil
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
 }
 
 // removeStale removes the directories that nobody holds the lock of.

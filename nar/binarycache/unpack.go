@@ -19,9 +19,6 @@ import (
 // directory dir, as [nar.Unpack] does, while it checks sizes and hashes against
 // info. After an error, what has been made may be left.
 func (c *Cache) Unpack(ctx context.Context, info *narinfo.NarInfo, dir *os.File, name string) error {
-	if err := checkName(info.URL); err != nil {
-		return c.errorf(info.HashPart()+narInfoSuffix, err, "URL %v", err)
-	}
 	size := int64(-1)
 	if info.FileSize > 0 {
 		size = info.FileSize
