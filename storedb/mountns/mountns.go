@@ -219,7 +219,9 @@ func (c *command) prepare(ctx context.Context, o Options, s *scratch, paths []st
 		if failure != nil {
 			return failure
 		}
-		stop()
+		if !stop() { // it was killed, and is not the command
+			return context.Cause(ctx)
+		}
 		return nil
 	})
 	err := group.Wait()

@@ -12,8 +12,9 @@ import (
 
 // Bind shows v with one read-only mount for each path. Paths that are symbolic
 // links, which nothing can be mounted on, are made anew, and so are short files:
-// up to 2.18 or so, Nix makes hard links to such paths when it builds in a
-// sandbox, and there are none between mounts.
+// before 2.17, Nix can only make hard links to input paths that are files when it
+// builds in a sandbox (github.com/NixOS/nix/pull/8614), and there are none between
+// mounts.
 //
 // All that is made for it lies in memory below an overlay, as in
 // [View.Overlay], because making 3,000 directories on a disk and removing them

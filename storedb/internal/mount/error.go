@@ -37,6 +37,8 @@ func (e *Error) Unwrap() error { return e.Err }
 func NamespaceError(err error) *Error {
 	e := &Error{Op: "make a mount namespace", Err: err, Hint: noNamespaceHint}
 	switch {
+	case errors.Is(err, unix.ENOENT):
+		e.Reason = "/proc is not mounted"
 	case errors.Is(err, unix.ENOSPC) && sysctl("user/max_user_namespaces") != "0":
 		e.Reason = fmt.Sprintf("the limits of user.max_user_namespaces = %s and user.max_mnt_namespaces = %s, or that of 32 levels, are reached",
 			sysctl("user/max_user_namespaces"), sysctl("user/max_mnt_namespaces"))
