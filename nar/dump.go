@@ -21,19 +21,27 @@ import (
 // itself, never followed; a file that is none of the three kinds, and one that
 // shrinks while it is read, is an error.
 func Dump(w io.Writer, path string) error {
-	return dump(w, unix.AT_FDCWD, path, path, nil)
+	return dump(w, unix.AT_FDCWD, path, path, nil, nil)
 }
 
 // DumpAt is Dump of name in the open directory dir.
 func DumpAt(w io.Writer, dir *os.File, name string) error {
 	defer runtime.KeepAlive(dir)
-	return dump(w, int(dir.Fd()), name, dir.Name()+"/"+name, nil)
+	return dump(w, int(dir.Fd()), name, dir.Name()+"/"+name, nil, nil)
+}
+
+// DumpVisit is DumpAt and calls visit with the state of everything that is
+// archived, a directory before what is in it. names lead there from the root, and
+// must not be kept.
+func DumpVisit(w io.Writer, dir *os.File, name string, visit func(names []string, st *unix.Stat_t)) error {
+	defer runtime.KeepAlive(dir)
+	return dump(w, int(dir.Fd()), name, dir.Name()+"/"+name, nil, visit)
 }
 
 // DumpListing is Dump and returns the listing of the archive, too.
 func DumpListing(w io.Writer, path string) (*Listing, error) {
 	l := &Listing{}
-	if err := dump(w, unix.AT_FDCWD, path, path, &l.Root); err != nil {
+	if err := dump(w, unix.AT_FDCWD, path, path, &l.Root, nil); err != nil {
 		return nil, err
 	}
 	return l, nil
@@ -76,18 +84,19 @@ type dumper struct {
 	err     error  // of w; nothing more is written to it
 	root    string // path of the root, for messages
 	names   []string
+	visit   func(names []string, st *unix.Stat_t) // nil if nobody wants to know
 }
 
 // Most store paths are small, and making a buffer for each would cost more than
 // reading it.
 var dumpBuffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 
-// dump archives name in the open directory dir, and describes it in list unless
-// that is nil. path is for messages.
-func dump(w io.Writer, dir int, name, path string, list *Node) error {
+// dump archives name in the open directory dir, describes it in list unless that
+// is nil, and calls visit likewise. path is for messages.
+func dump(w io.Writer, dir int, name, path string, list *Node, visit func([]string, *unix.Stat_t)) error {
 	buffer := dumpBuffers.Get().(*[bufferSize]byte)
 	defer dumpBuffers.Put(buffer)
-	d := dumper{w: w, buf: buffer[:0], root: path}
+	d := dumper{w: w, buf: buffer[:0], root: path, visit: visit}
 	d.strings(magic)
 	var st unix.Stat_t
 	if err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
@@ -199,6 +208,13 @@ func (d *dumper) symlink(dir int, name string, list *Node) error {
 	if err != nil {
 		return d.pathError("readlink", err)
 	}
+	if d.visit != nil {
+		var st unix.Stat_t
+		if err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return d.pathError("stat", err)
+		}
+		d.visit(d.names, &st)
+	}
 	d.strings("symlink", "target", string(target[:n]))
 	if list != nil {
 		*list = Node{Type: TypeSymlink, Target: string(target[:n])}
@@ -221,6 +237,9 @@ func (d *dumper) open(dir int, name string, fileType uint32) (int, *unix.Stat_t,
 	if err != nil {
 		unix.Close(fd)
 		return -1, nil, d.pathError("archive", err)
+	}
+	if d.visit != nil {
+		d.visit(d.names, &st)
 	}
 	return fd, &st, nil
 }

@@ -14,6 +14,9 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 )
 
 // oddTree makes a tree below dir of everything an archive can hold, with names
@@ -179,5 +182,44 @@ func TestDumpReportsWriteError(t *testing.T) {
 	oddTree(t, dir)
 	if err := Dump(failingWriter{}, dir); !errors.Is(err, errDisk) {
 		t.Errorf("err = %v, want %v", err, errDisk)
+	}
+}
+
+// What is visited is what a walk finds, in the same order.
+func TestDumpVisit(t *testing.T) {
+	parent := t.TempDir()
+	oddTree(t, filepath.Join(parent, "tree"))
+	dir, err := os.Open(parent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	var visited, walked []string
+	describe := func(path string, ino uint64, mode uint32) string {
+		return strconv.Quote(path) + " " + strconv.FormatUint(ino, 10) + " " + strconv.FormatUint(uint64(mode), 8)
+	}
+	var archive, want bytes.Buffer
+	err = DumpVisit(&archive, dir, "tree", func(names []string, st *unix.Stat_t) {
+		visited = append(visited, describe(filepath.Join(append([]string{parent, "tree"}, names...)...), st.Ino, st.Mode))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = filepath.WalkDir(filepath.Join(parent, "tree"), func(path string, _ fs.DirEntry, err error) error {
+		var st unix.Stat_t
+		if err == nil {
+			err = unix.Lstat(path, &st)
+		}
+		walked = append(walked, describe(path, st.Ino, st.Mode))
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(walked, visited); diff != "" {
+		t.Error(diff)
+	}
+	if err := DumpAt(&want, dir, "tree"); err != nil || !bytes.Equal(archive.Bytes(), want.Bytes()) {
+		t.Errorf("another archive, %v", err)
 	}
 }

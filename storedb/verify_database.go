@@ -84,10 +84,10 @@ func (v *verifier) readAll(ctx context.Context, db *database) error {
 		slices.Sort(v.infos[i].References)
 	}
 	err = db.query(ctx, "select drv, id, path from DerivationOutputs", nil, func(row []driver.Value) error {
-		drv, err := integer(row[0])
-		name, ok1 := row[1].(string)
-		path, ok2 := row[2].(string)
-		if err != nil || !ok1 || !ok2 {
+		drv, ok1 := row[0].(int64)
+		name, ok2 := row[1].(string)
+		path, ok3 := row[2].(string)
+		if !ok1 || !ok2 || !ok3 {
 			v.find(KindDatabase, "", "DerivationOutputs: a row with %v, %v, %v", row[0], row[1], row[2])
 			return nil
 		}

@@ -7,8 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"hash"
-	"path/filepath"
 	"slices"
+	"strings"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -71,7 +71,8 @@ type pathVerifier struct {
 func (p *pathVerifier) run(ctx context.Context, scanner *nar.ReferenceScanner) error {
 	base := baseName(p.info.Path)
 	contents := &contents{ctx: ctx, hash: sha256.New(), scanner: scanner}
-	err := nar.DumpAt(contents, p.store, base)
+	metadata := &metadata{base: base, owner: p.owner}
+	err := nar.DumpVisit(contents, p.store, base, metadata.visit)
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
@@ -90,7 +91,7 @@ func (p *pathVerifier) run(ctx context.Context, scanner *nar.ReferenceScanner) e
 	} else {
 		p.compareReferences(scanner.Found())
 	}
-	p.checkMetadata(base)
+	p.noteMetadata(metadata)
 	return nil
 }
 
@@ -185,40 +186,21 @@ type deviation struct {
 	first string // of the files, and what it has
 }
 
-func (d *deviation) note(path, format string, args ...any) {
+func (d *deviation) note(path func() string, format string, args ...any) {
 	if d.count++; d.count == 1 {
-		d.first = path + ": " + fmt.Sprintf(format, args...)
+		d.first = path() + ": " + fmt.Sprintf(format, args...)
 	}
 }
 
-// metadataVerifier looks at modes, times and owners.
-type metadataVerifier struct {
+// metadata is what is found in the modes, times and owners of one path.
+type metadata struct {
+	base                string
 	owner               uint32
 	modes, times, owned deviation
 }
 
-func (p *pathVerifier) checkMetadata(base string) {
-	m := metadataVerifier{owner: p.owner}
-	if err := m.entry(int(p.store.Fd()), base, base, 0); err != nil {
-		p.find(KindUnread, p.info.Path, "%v", err)
-	}
-	for _, d := range []struct {
-		deviation
-		what string
-	}{{m.modes, "a mode other than 0444 or 0555"}, {m.times, "a modification time other than 1"}, {m.owned, "another owner than the store directory"}} {
-		if d.count > 0 {
-			p.find(KindMetadata, p.info.Path, "%s: %d of its files and directories, the first %s", d.what, d.count, d.first)
-		}
-	}
-}
-
-// entry looks at name in the directory dir, and all below it. path is for
-// messages.
-func (m *metadataVerifier) entry(dir int, name, path string, depth int) error {
-	var st unix.Stat_t
-	if err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-		return fmt.Errorf("stat %s: %w", path, err)
-	}
+func (m *metadata) visit(names []string, st *unix.Stat_t) {
+	path := func() string { return strings.Join(append([]string{m.base}, names...), "/") }
 	if st.Uid != m.owner {
 		m.owned.note(path, "%d", st.Uid)
 	}
@@ -229,23 +211,15 @@ func (m *metadataVerifier) entry(dir int, name, path string, depth int) error {
 	if kind != unix.S_IFLNK && mode != modeExecutable && (mode != modeRegular || kind == unix.S_IFDIR) {
 		m.modes.note(path, "%04o", mode)
 	}
-	if kind != unix.S_IFDIR || depth == maxDepth {
-		return nil
-	}
-	fd, err := openAt(dir, name, openFlags|unix.O_DIRECTORY, 0)
-	if err != nil {
-		return fmt.Errorf("open %s: %w", path, err)
-	}
-	defer closeRead(fd)
-	names, err := readNames(fd)
-	if err != nil {
-		return fmt.Errorf("read %s: %w", path, err)
-	}
-	slices.Sort(names)
-	for _, name := range names {
-		if err := m.entry(fd, name, filepath.Join(path, name), depth+1); err != nil {
-			return err
+}
+
+func (p *pathVerifier) noteMetadata(m *metadata) {
+	for _, d := range []struct {
+		deviation
+		what string
+	}{{m.modes, "a mode other than 0444 or 0555"}, {m.times, "a modification time other than 1"}, {m.owned, "another owner than the store directory"}} {
+		if d.count > 0 {
+			p.find(KindMetadata, p.info.Path, "%s: %d of its files and directories, the first %s", d.what, d.count, d.first)
 		}
 	}
-	return nil
 }
