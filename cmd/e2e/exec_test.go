@@ -9,7 +9,8 @@ import (
 )
 
 // TestExec runs commands with a closure in the build sandbox of Nix, as a user
-// without privileges, where every path of the store is a mount of its own.
+// without privileges, where paths of the store are mounts of their own; and, in
+// the environment that is printed for it, with a store that has been imported.
 func TestExec(t *testing.T) {
 	out, err := command(t, ".", "nix-build", "testdata/exec.nix", "--no-out-link",
 		"--arg", "tool", tool(t, "nix-closure-import"), "--argstr", "now", fmt.Sprint(time.Now().UnixNano()))
@@ -20,7 +21,7 @@ func TestExec(t *testing.T) {
 	out = regexp.MustCompile(`(/nix/store/)?[0-9a-z]{32}-`).ReplaceAllString(out, "")
 	_, out, _ = strings.Cut(out, "\n--- options: \n")
 	sections := strings.Split("options: \n"+out, "\n--- ")
-	if len(sections) != 7 {
+	if len(sections) != 8 {
 		t.Fatalf("%d sections:\n%s", len(sections), out)
 	}
 	const use = `
@@ -34,19 +35,19 @@ checking link hashes...
 checking store hashes...
 sha256:1cybv4dcqggyyw0zmkxsrwyiwvkd5rsdp028vl8jbpwhm815v7fn
 built of a file`
-	for _, section := range sections[:4] {
+	for _, section := range sections[:5] {
 		if _, got, _ := strings.Cut(section, "\n"); "\n"+got != use {
 			t.Errorf("%s\nwant %s", section, use)
 		}
 	}
-	if want := "store /\n2\na-file\na-directory"; sections[4] != want {
-		t.Errorf("%s\nwant %s", sections[4], want)
+	if want := "store /\n2\na-file\na-directory"; sections[5] != want {
+		t.Errorf("%s\nwant %s", sections[5], want)
 	}
 	overlay := regexp.MustCompile(`^overlay\nnix-closure-import: mount an overlay: \d+ file systems are mounted below /nix/store, and an overlay shows none of them \(invalid argument\)\nhint: --method bind works there\nexit 3$`)
-	if !overlay.MatchString(sections[5]) {
-		t.Errorf("%s\nwant %s", sections[5], overlay)
+	if !overlay.MatchString(sections[6]) {
+		t.Errorf("%s\nwant %s", sections[6], overlay)
 	}
-	if want := "left\nimage\n"; !strings.HasPrefix(sections[6], want) {
-		t.Errorf("%s\nwant %s", sections[6], want)
+	if want := "left\nimage\n"; !strings.HasPrefix(sections[7], want) {
+		t.Errorf("%s\nwant %s", sections[7], want)
 	}
 }

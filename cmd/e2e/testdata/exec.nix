@@ -1,5 +1,5 @@
 # nix-closure-import exec in the build sandbox of Nix: a closure of a directory and
-# a file, used by a Nix that runs in there.
+# a file, used by a Nix that runs in there; and the same with an import.
 { tool, now }:
 let
   pkgs = import ../../../nix/offline { };
@@ -28,6 +28,10 @@ pkgs.runCommand "exec-in-sandbox"
       echo "--- options: $options"
       $tool exec --closure-info $closureInfo $options -- bash -eu $script
     done
+    echo "--- env"
+    $tool --closure-info $closureInfo --store /build/imported >/dev/null 2>&1
+    (eval "$($tool env --store /build/imported)" && bash -eu $script)
+    chmod -R u+w imported && rm -r imported
     echo "--- store /"
     $tool exec --closure-info $closureInfo --store / -- $directory/bin/busybox sh -c \
       'ls /nix/store | wc -l && /usr/bin/nix-store --query --requisites $directory'
