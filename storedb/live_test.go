@@ -263,3 +263,39 @@ func TestOpenFilesLimit(t *testing.T) {
 	}
 	check(t, checkOpenFiles(10))
 }
+
+// A path that Nix builds while it is imported is made by one of them, and both
+// succeed.
+func TestImportBesideBuild(t *testing.T) {
+	shell := "/bin/bash-static"
+	if _, err := os.Stat(shell); err != nil {
+		missing(t, err)
+	}
+	expression := filepath.Join(t.TempDir(), "built.nix")
+	check(t, os.WriteFile(expression, []byte(`derivation {
+		name = "built"; system = "x86_64-linux"; builder = builtins.path { path = `+shell+`; name = "shell"; };
+		args = [ "-c" "for i in {1..1000}; do echo $i >>$out; done" ];
+	}`), 0o644))
+	source, root := filepath.Join(t.TempDir(), "source"), filepath.Join(t.TempDir(), "root")
+	build := func(root string) error {
+		return tryNix(t.Context(), "", "nix-build", "--store", root, "--no-out-link", "--option", "substituters", "", expression)
+	}
+	if err := build(source); err != nil {
+		missing(t, err) // no sandbox, for instance
+	}
+	c := closureOf(t, source)
+	for range 5 {
+		var both errgroup.Group
+		both.Go(func() error { return build(root) })
+		for range 2 {
+			both.Go(func() error {
+				_, err := Import(t.Context(), c.options(t, root))
+				return err
+			})
+		}
+		check(t, both.Wait())
+		checkContents(t, c, root)
+		verifyStore(t, root)
+		nix(t, "nix-store", "--store", root, "--gc")
+	}
+}

@@ -163,3 +163,27 @@ func TestImportSnapshot(t *testing.T) {
 		})
 	}
 }
+
+// Without privileges, read-only directories cannot simply be moved.
+func TestImportUnprivileged(t *testing.T) {
+	for _, method := range []Method{MethodAuto, "files"} {
+		c := newTestClosure(t)
+		root := filepath.Join(t.TempDir(), "root")
+		args := append([]string{"--user", "--map-user=1000"}, importArgs(t, c, c.root, root, method)...)
+		cmd := exec.CommandContext(t.Context(), "unshare", args...)
+		var stderr strings.Builder
+		cmd.Stderr = &stderr
+		if err := cmd.Run(); err != nil {
+			if strings.HasPrefix(stderr.String(), "unshare") {
+				missing(t, stderr.String())
+			}
+			t.Fatal(err, stderr.String())
+		}
+		checkContents(t, c, root)
+		checkMetadata(t, filepath.Join(root, storeDir))
+		verifyStore(t, root)
+		if left := leftovers(t, root); len(left) > 0 {
+			t.Errorf("left behind: %v", left)
+		}
+	}
+}
