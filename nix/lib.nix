@@ -11,6 +11,7 @@
   # checks.<name>                     runs one test in the Nix sandbox
   # packages.run-vm-tests-with-cache  runs all of them, prebuilt
   # packages.vm-closure-info          closureInfo of all drivers
+  # packages.vm-store-db              the database of a store that has that closure
   # apps.run-vm-tests                 for `nix run`
   # prebuilt                          see vm-prebuild.nix
   mkVmTests =
@@ -32,6 +33,7 @@
       ) tests;
       prebuilt = import ./vm-prebuild.nix {
         inherit pkgs;
+        vm-prebuild = vm-prebuild pkgs;
         tests = checks;
       };
       runner = import ./run-vm-tests.nix {
@@ -44,6 +46,7 @@
       packages = {
         run-vm-tests-with-cache = runner;
         vm-closure-info = prebuilt.closureInfo;
+        vm-store-db = prebuilt.storeDb;
       };
       apps.run-vm-tests = {
         type = "app";

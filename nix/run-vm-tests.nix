@@ -17,6 +17,7 @@ pkgs.runCommand "run-vm-tests-with-cache"
     mkdir -p $out/bin
     cp ${prebuilt.manifest} $out/manifest.json
     ln -s ${prebuilt.closureInfo} $out/closure-info
+    ln -s ${prebuilt.storeDb} $out/store-db
     makeWrapper ${vm-prebuild}/bin/run-vm-tests $out/bin/run-vm-tests \
       --set-default VM_PREBUILD_MANIFEST $out/manifest.json
   ''

@@ -2,6 +2,8 @@
 # first assertion, and runs none of them.
 {
   pkgs,
+  # The package of nix-closure-import.
+  vm-prebuild,
   # Attribute set of tests, as runNixOSTest returns them.
   tests,
 }:
@@ -35,6 +37,17 @@ rec {
     rootPaths = map (test: test.driver) (lib.attrValues tests);
   };
 
+  # The database of a store that has this closure, for nix-closure-import to give
+  # stores with --db-image.
+  storeDb =
+    pkgs.runCommandLocal "store-db"
+      {
+        nativeBuildInputs = [ vm-prebuild ];
+      }
+      ''
+        nix-closure-import db-image --closure-info ${closureInfo} -o $out
+      '';
+
   # What run-vm-tests reads; its schema is in testrun/suite.
   manifest = pkgs.writeText "manifest.json" (
     builtins.toJSON {
@@ -53,6 +66,7 @@ rec {
       env = (old.env or { }) // {
         VM_PREBUILD_MANIFEST = "${manifest}";
         VM_PREBUILD_CLOSURE_INFO = "${closureInfo}";
+        VM_PREBUILD_STORE_DB = "${storeDb}";
       };
     });
 }
