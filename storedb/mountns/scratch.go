@@ -227,9 +227,10 @@ func (s *scratch) setup(o Options, paths []string) (setup, error) {
 	}
 	out := setup{
 		View: mount.View{
-			Source: filepath.Join(from, "nix", "store"), Names: baseNames(paths),
+			Source: filepath.Join(from, "nix", "store"),
 			Target: filepath.Join(s.root(), "nix", "store"), Scratch: s.view(),
 		},
+		Names:  strings.Join(baseNames(paths), "/"),
 		Method: o.Method, Parent: os.Getpid(), UserNamespace: !mayMount(),
 	}
 	if out.Binds, err = accounts(s.dir); err != nil {

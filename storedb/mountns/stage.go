@@ -24,7 +24,8 @@ const stageName = "nix-closure-exec-stage"
 // setup is what the process does before it becomes the command. It gets it on a
 // pipe, and it goes on when that has a second value.
 type setup struct {
-	View   mount.View `json:"view"`
+	View   mount.View `json:"view"`  // without its names
+	Names  string     `json:"names"` // those, between slashes: as many strings they would take long to decode
 	Method Method     `json:"method"`
 	Binds  []bind     `json:"binds"`
 	Parent int        `json:"parent"` // the process that waits
@@ -65,6 +66,9 @@ func become(command []string, orders *os.File) error {
 	var s setup
 	if err := decoder.Decode(&s); err != nil {
 		return fmt.Errorf("prepare a command: %w", err)
+	}
+	if s.Names != "" {
+		s.View.Names = strings.Split(s.Names, "/")
 	}
 	if err := s.mount(context.Background()); err != nil {
 		return err
