@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"time"
 
 	"github.com/mattn/go-sqlite3"
 )
@@ -89,7 +90,7 @@ func createDatabase(ctx context.Context, file string) (*database, error) {
 // openDatabase opens the database of a store that Nix uses too, with Nix's
 // settings. Foreign keys are checked before rows are written, which costs less.
 func openDatabase(ctx context.Context, file string) (*database, error) {
-	db, err := connect(file, "mode=rw&_synchronous=NORMAL&_foreign_keys=0&_cache_size=-200000"+busyTimeout)
+	db, err := attach(ctx, file, "mode=rw&_synchronous=NORMAL&_foreign_keys=0&_cache_size=-200000"+busyTimeout)
 	if err != nil {
 		return nil, err
 	}
@@ -100,6 +101,22 @@ func openDatabase(ctx context.Context, file string) (*database, error) {
 		return nil, errors.Join(err, db.Close())
 	}
 	return db, nil
+}
+
+// attach connects to a database that others use too. The first who opens a
+// write-ahead log, and the last who closes it, exclude all others for a moment;
+// once something has been read, this connection is among those who use it.
+func attach(ctx context.Context, file, options string) (db *database, err error) {
+	err = patiently(ctx, file, func() error {
+		if db, err = connect(file, options); err != nil {
+			return err
+		}
+		if err := db.exec(ctx, "select 1 from sqlite_master"); err != nil {
+			return errors.Join(db.failed("read", err), db.Close())
+		}
+		return nil
+	})
+	return db, err
 }
 
 func connect(file, options string) (*database, error) {
@@ -197,17 +214,26 @@ func (tx *transaction) Rollback() { _ = tx.exec(context.Background(), "rollback"
 // patiently executes a statement that other users of the database can hold up,
 // until they no longer do or ctx ends.
 func (db *database) patiently(ctx context.Context, statement string) error {
-	for {
-		err := db.exec(ctx, statement)
-		if err == nil {
-			return nil
-		}
-		if e, ok := errors.AsType[sqlite3.Error](err); !ok || e.Code != sqlite3.ErrBusy && e.Code != sqlite3.ErrProtocol {
+	return patiently(ctx, db.file, func() error {
+		if err := db.exec(ctx, statement); err != nil {
 			return db.failed(statement+" on", err)
 		}
-		if ctx.Err() != nil {
-			return &InputError{File: db.file, Reason: "locked by another process", Err: ctx.Err(),
+		return nil
+	})
+}
+
+// patiently calls f until nobody keeps the database in file from it.
+func patiently(ctx context.Context, file string, f func() error) error {
+	for {
+		err := f()
+		if e, ok := errors.AsType[sqlite3.Error](err); !ok || e.Code != sqlite3.ErrBusy && e.Code != sqlite3.ErrProtocol {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return &InputError{File: file, Reason: "locked by another process", Err: ctx.Err(),
 				Hint: "a Nix process, or another import, is writing to the store: try again when it has ended"}
+		case <-time.After(lastLockPoll): // SQLite itself does not always wait
 		}
 	}
 }

@@ -68,11 +68,11 @@ func TestImportBesideNix(t *testing.T) {
 		})
 	}
 	var imports errgroup.Group
-	for n := range 2 {
+	for importer := range 2 {
 		imports.Go(func() error {
-			for range 8 {
+			for n := 0; n < 8 || rounds.Load() < 24; n++ {
 				options := c.options(t, root)
-				options.GCRoot = fmt.Sprint("test/", n)
+				options.GCRoot = fmt.Sprint("test/", importer)
 				if _, err := Import(t.Context(), options); err != nil {
 					return err
 				}
@@ -81,7 +81,7 @@ func TestImportBesideNix(t *testing.T) {
 						return fmt.Errorf("after an import: %w", err)
 					}
 				}
-				if n == 0 {
+				if importer == 0 {
 					continue // its root stays
 				}
 				if err := os.RemoveAll(filepath.Join(root, gcRootsDir, options.GCRoot)); err != nil {

@@ -279,7 +279,7 @@ func readDatabase(ctx context.Context, file string, read func(*database) error) 
 	} else if log == nil || log.Size() == 0 && !exists(file+"-shm") {
 		return readUnused(ctx, file, read)
 	}
-	db, err := connect(file, options+busyTimeout)
+	db, err := attach(ctx, file, options+busyTimeout)
 	if err != nil {
 		return err
 	}
