@@ -241,6 +241,9 @@ func patiently(ctx context.Context, file string, f func() error) error {
 // failed describes what SQLite says when op fails; it is an *InputError if the
 // file is at fault.
 func (db *database) failed(op string, err error) error {
+	if _, ok := errors.AsType[*InputError](err); ok {
+		return err
+	}
 	e, ok := errors.AsType[sqlite3.Error](err)
 	switch {
 	case ok && e.Code == sqlite3.ErrNotADB:
