@@ -68,9 +68,11 @@ type Options struct {
 	Signals <-chan os.Signal
 }
 
-// Run runs a command as o says, waits for it and returns its exit code; 128
-// plus the number of the signal that killed it, 127 if it does not exist and
-// 126 if it cannot be executed. An error means that it was not started.
+// Run runs a command as o says, waits for it and returns its exit code, or 128
+// plus the number of the signal that killed it. An error means that it was not
+// started, or that it succeeded and its scratch directory could not be removed.
+// For a command that does not exist, or cannot be executed, the error has a
+// method ExitCode that returns 127 or 126.
 //
 // When ctx ends before the command has started, it does not start. Later it
 // makes no difference: who wants the command to end sends it a signal. If this
@@ -87,7 +89,13 @@ func Run(ctx context.Context, o Options) (code int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	defer func() { err = errors.Join(err, s.remove()) }()
+	defer func() {
+		// What cannot be removed now, the next does; that a command has failed
+		// is to be known.
+		if removeErr := s.remove(); code == 0 {
+			err = errors.Join(err, removeErr)
+		}
+	}()
 
 	c, err := newCommand(o, s)
 	if err != nil {
@@ -207,17 +215,17 @@ func (c *command) prepare(ctx context.Context, o Options, s *scratch, paths []st
 		}
 		return nil
 	})
-	var failure *Failure // says more than that the process has ended
+	var failed *failure // says more than that the process has ended
 	group.Go(func() error {
 		text, err := io.ReadAll(c.report)
 		if err == nil && len(text) > 0 {
-			err = json.Unmarshal(text, &failure)
+			err = json.Unmarshal(text, &failed)
 		}
 		if err != nil {
 			return fmt.Errorf("run a command: %w", err)
 		}
-		if failure != nil {
-			return failure
+		if failed != nil {
+			return failed
 		}
 		if !stop() { // it was killed, and is not the command
 			return context.Cause(ctx)
@@ -225,8 +233,8 @@ func (c *command) prepare(ctx context.Context, o Options, s *scratch, paths []st
 		return nil
 	})
 	err := group.Wait()
-	if failure != nil {
-		return failure
+	if failed != nil {
+		return failed
 	}
 	return err
 }
@@ -287,16 +295,16 @@ func mayMount() bool {
 	return err == nil && data[0].Effective&(1<<unix.CAP_SYS_ADMIN) != 0
 }
 
-// Failure is an error of the process that was to become the command.
-type Failure struct {
+// failure is an error of the process that was to become the command.
+type failure struct {
 	Message string `json:"message"`
 	Code    int    `json:"code"`
 }
 
-func (f *Failure) Error() string { return f.Message }
+func (f *failure) Error() string { return f.Message }
 
 // ExitCode is what a program that was asked to run the command exits with.
-func (f *Failure) ExitCode() int { return f.Code }
+func (f *failure) ExitCode() int { return f.Code }
 
 // baseNames are the names of store paths in the store directory.
 func baseNames(paths []string) []string {

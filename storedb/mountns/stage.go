@@ -51,7 +51,7 @@ func Main() {
 	unix.CloseOnExec(3)
 	unix.CloseOnExec(4)
 	err := become(os.Args[1:], orders)
-	f := &Failure{Message: err.Error(), Code: 3}
+	f := &failure{Message: err.Error(), Code: 3}
 	if e := (interface{ ExitCode() int })(nil); errors.As(err, &e) {
 		f.Code = e.ExitCode()
 	}
@@ -82,7 +82,7 @@ func become(command []string, orders *os.File) error {
 		err = nil
 	}
 	if err != nil {
-		return &Failure{Code: notFound(err), Message: "run a command in the store's mount namespace: " + err.Error() + s.hint(command[0])}
+		return &failure{Code: notFound(err), Message: "run a command in the store's mount namespace: " + err.Error() + s.hint(command[0])}
 	}
 	if s.UserNamespace {
 		if err := dropCapabilities(); err != nil {
@@ -97,7 +97,7 @@ func become(command []string, orders *os.File) error {
 		return errors.New("prepare a command: the parent process has died")
 	}
 	err = unix.Exec(file, command, os.Environ())
-	return &Failure{Code: notFound(err), Message: fmt.Sprintf("run %s: %v%s", file, err, s.hint(file))}
+	return &failure{Code: notFound(err), Message: fmt.Sprintf("run %s: %v%s", file, err, s.hint(file))}
 }
 
 // mount makes the store visible.
