@@ -323,13 +323,13 @@ func (w *worker) link(d *directory, i, src int, st *unix.Stat_t) error {
 	}
 	// By descriptor: the name may be another file's by now.
 	err := unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", src), d.dst, d.entries[i].to, unix.AT_SYMLINK_FOLLOW)
-	switch err {
-	case nil:
+	if err == nil {
 		w.stats.hardLinked.Add(1)
 		return nil
-	case unix.EXDEV, unix.EPERM, unix.EMLINK, unix.EACCES, unix.ENOENT:
-		// Another file system, one without links, somebody else's file with
-		// fs.protected_hardlinks set, too many links, or no /proc.
+	}
+	// Another file system, one without links, somebody else's file with
+	// fs.protected_hardlinks set, too many links, or no /proc.
+	if slices.Contains([]error{unix.EXDEV, unix.EPERM, unix.EMLINK, unix.EACCES, unix.ENOENT}, err) {
 		err = fmt.Errorf("%w\n%s", err, hintNoLink)
 	}
 	return d.entryError(i, "link", err)
