@@ -44,8 +44,9 @@ func (importCommand) Examples() []cli.Example {
 
 // Run imports.
 func (c *importCommand) Run(ctx context.Context, out *cli.IO) error {
-	if c.Jobs < 0 {
-		return cli.Usagef("--jobs must not be negative")
+	jobs, err := cli.Workers(c.Jobs)
+	if err != nil {
+		return err
 	}
 	if c.RegisterOnly && c.DBImage != "" && c.ClosureInfo != "" && c.GCRoot == "" && !c.DryRun {
 		done, err := closureimport.RegisterImage(ctx, storedb.StateOptions{
@@ -61,7 +62,7 @@ func (c *importCommand) Run(ctx context.Context, out *cli.IO) error {
 	}
 	return closureimport.Run(ctx, storedb.Options{
 		Closure: closure, Store: c.Store, From: c.From,
-		Method: storedb.Method(c.Method), Verify: storedb.Verify(c.Verify), Jobs: c.Jobs,
+		Method: storedb.Method(c.Method), Verify: storedb.Verify(c.Verify), Jobs: jobs,
 		RegisterOnly: c.RegisterOnly, Reregister: c.Reregister, GCRoot: c.GCRoot, DBImage: c.DBImage,
 		DryRun: c.DryRun,
 	}, c.JSON, out)

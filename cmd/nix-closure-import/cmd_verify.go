@@ -30,8 +30,9 @@ func (verifyCommand) Examples() []cli.Example {
 
 // Run verifies.
 func (c *verifyCommand) Run(ctx context.Context, out *cli.IO) error {
-	if c.Jobs < 0 {
-		return cli.Usagef("--jobs must not be negative")
+	jobs, err := cli.Workers(c.Jobs)
+	if err != nil {
+		return err
 	}
-	return closureimport.Verify(ctx, storedb.VerifyOptions{Store: c.Store, Jobs: c.Jobs}, c.Verbose, c.JSON, out)
+	return closureimport.Verify(ctx, storedb.VerifyOptions{Store: c.Store, Jobs: jobs}, c.Verbose, c.JSON, out)
 }

@@ -28,9 +28,6 @@ type importCommand struct {
 
 // Run imports the closure and says what that took.
 func (c *importCommand) Run(ctx context.Context, out *cli.IO) (err error) {
-	if c.Jobs < 0 {
-		return cli.Usagef("--jobs must not be negative")
-	}
 	keys, err := prebuild.ParsePublicKeys(c.TrustedPublicKeys)
 	if err != nil {
 		return err
@@ -46,9 +43,12 @@ func (c *importCommand) Run(ctx context.Context, out *cli.IO) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, source.Close()) }()
-	jobs := c.Jobs
-	if jobs == 0 {
-		jobs = source.Jobs
+	if c.Jobs == 0 {
+		c.Jobs = source.Jobs
+	}
+	jobs, err := cli.Workers(c.Jobs)
+	if err != nil {
+		return err
 	}
 	err = closureimport.Run(ctx, storedb.Options{
 		Closure: source.Closure, From: source.From, Files: source.Files, DBImage: source.Image,
