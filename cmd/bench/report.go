@@ -184,10 +184,27 @@ func (r *report) machine() string {
 		r.CPU, r.Cores, r.Memory>>30, r.Kernel, r.Nix, r.Commit, r.Date.Format(time.DateOnly), r.Load, r.Runs, r.Scale)
 }
 
+const markdownIntro = `# Benchmarks
+
+Written by ` + "`bench run --markdown`" + `, not by hand. %s.
+
+The two sides of a line take turns. Each run is on a fresh copy of the same file
+system, which is ext4 unless the line says otherwise; it lies in memory, all its
+files are in the page cache, and nothing is left to write. After each run Nix
+says whether the job has been done. The command lines are in
+[cmd/bench/jobs.go](../cmd/bench/jobs.go); the closure has 3,000 paths, 57,000
+files and 1.4 GB unless the line says otherwise.
+
+Figures are seconds of wall-clock time: the median and, in parentheses, the
+lowest and highest. CPU is user and system time of theirs : ours, and memory the
+largest resident size of ours, of which 256 MiB are allowed.
+
+`
+
 // writeMarkdown writes the report as a document.
 func (r *report) writeMarkdown(file string) error {
 	var text strings.Builder
-	fmt.Fprintf(&text, "# Benchmarks\n\nMade by `make bench`, not by hand.\n\n%s.\n\n", r.machine())
+	fmt.Fprintf(&text, markdownIntro, r.machine())
 	fmt.Fprintf(&text, "| %s |\n|%s\n", strings.Join(heads, " | "), strings.Repeat("---|", len(heads)))
 	for _, res := range r.Results {
 		fmt.Fprintf(&text, "| %s |\n", strings.Join(res.row(), " | "))

@@ -37,22 +37,23 @@ func (c *runCommand) Run(ctx context.Context, out *cli.IO) error {
 	if err != nil {
 		return err
 	}
-	report, err := c.measure(ctx, l, selected, out)
-	if err = errors.Join(err, l.close()); err != nil {
+	report, measureErr := c.measure(ctx, l, selected, out)
+	if err := l.close(); err != nil || report == nil {
+		return errors.Join(measureErr, err)
+	}
+	// What was measured before an error or a signal is worth printing, too.
+	if c.JSON {
+		err = out.JSON(report)
+	} else {
+		_, err = fmt.Fprint(out.Stdout, report.text())
+	}
+	if err := errors.Join(measureErr, err); err != nil {
 		return err
 	}
 	if c.Markdown != "" {
 		if err := report.writeMarkdown(c.Markdown); err != nil {
 			return err
 		}
-	}
-	if c.JSON {
-		err = out.JSON(report)
-	} else {
-		_, err = fmt.Fprint(out.Stdout, report.text())
-	}
-	if err != nil {
-		return err
 	}
 	if bad := report.bad(); len(bad) > 0 {
 		return cli.WithExitCode(cli.ExitFailed, fmt.Errorf("missed: %s", strings.Join(bad, "; ")))
@@ -76,7 +77,7 @@ func selectLines(all []*job, wanted *regexp.Regexp) []*job {
 	return selected
 }
 
-// measure does the jobs.
+// measure does the jobs. With an error, it returns those done before.
 func (c *runCommand) measure(ctx context.Context, l *lab, selected []*job, out *cli.IO) (*report, error) {
 	if err := l.addTools(c.Bin, "nix-closure-import", "vm-prebuild"); err != nil {
 		return nil, err
@@ -91,7 +92,7 @@ func (c *runCommand) measure(ctx context.Context, l *lab, selected []*job, out *
 	for _, j := range selected {
 		results, err := l.run(ctx, j, c.Runs, func(format string, args ...any) { fmt.Fprintf(out.Stderr, format, args...) })
 		if err != nil {
-			return nil, err
+			return r, err
 		}
 		for _, line := range j.lines {
 			r.add(line, results)
