@@ -66,6 +66,10 @@ create index if not exists IndexDerivationOutputs on DerivationOutputs(path);`
 // between two such waits contexts are looked at.
 const busyTimeout = "&_busy_timeout=100"
 
+// cacheSize lets SQLite keep 16 MiB of a database in memory instead of 2: the
+// indices of a large store, and the entries of one that is being made.
+const cacheSize = "&_cache_size=-16384"
+
 // database is a connection to a store database, for one goroutine at a time. It
 // is the driver's own: database/sql looks at each value of each row, which
 // takes longer than SQLite does to insert it.
@@ -77,7 +81,7 @@ type database struct {
 // createDatabase makes a database in which nothing is valid. It keeps no
 // journal: until seal has been called the file is worth nothing to anybody.
 func createDatabase(ctx context.Context, file string) (*database, error) {
-	db, err := connect(file, "_journal_mode=OFF&_synchronous=OFF&_foreign_keys=0&_cache_size=-200000")
+	db, err := connect(file, "_journal_mode=OFF&_synchronous=OFF&_foreign_keys=0"+cacheSize)
 	if err != nil {
 		return nil, err
 	}
@@ -90,7 +94,7 @@ func createDatabase(ctx context.Context, file string) (*database, error) {
 // openDatabase opens the database of a store that Nix uses too, with Nix's
 // settings. Foreign keys are checked before rows are written, which costs less.
 func openDatabase(ctx context.Context, file string) (*database, error) {
-	db, err := attach(ctx, file, "mode=rw&_synchronous=NORMAL&_foreign_keys=0&_cache_size=-200000"+busyTimeout)
+	db, err := attach(ctx, file, "mode=rw&_synchronous=NORMAL&_foreign_keys=0"+cacheSize+busyTimeout)
 	if err != nil {
 		return nil, err
 	}
