@@ -38,7 +38,11 @@
         {
           default = vm-prebuild;
           inherit vm-prebuild;
-          inherit (example.packages.${pkgs.stdenv.hostPlatform.system}) run-vm-tests-with-cache vm-closure-info;
+          inherit (example.packages.${pkgs.stdenv.hostPlatform.system})
+            run-vm-tests-with-cache
+            vm-closure-info
+            vm-store-db
+            ;
         }
       );
 
