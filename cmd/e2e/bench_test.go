@@ -31,11 +31,7 @@ func benchCommand(t *testing.T, args ...string) (cmd *exec.Cmd, dir string) {
 		}
 		t.Skip(missing)
 	}
-	// It is not one of the tools that "make build" makes.
-	program := filepath.Join(t.TempDir(), "bench")
-	if out, err := command(t, ".", "go", "build", "-o", program, "../bench"); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	program := buildBench(t)
 	dir = t.TempDir()
 	// Users without privileges work in it, too.
 	if err := os.Chmod(filepath.Dir(dir), 0o755); err != nil {
@@ -44,6 +40,16 @@ func benchCommand(t *testing.T, args ...string) (cmd *exec.Cmd, dir string) {
 	cmd = exec.CommandContext(t.Context(), program, append(args, "--runs", "1", "--bin", bin)...)
 	cmd.Env = append(os.Environ(), "TMPDIR="+dir)
 	return cmd, dir
+}
+
+// buildBench makes the program, which is not among the tools of "make build".
+func buildBench(t *testing.T) string {
+	t.Helper()
+	program := filepath.Join(t.TempDir(), "bench")
+	if out, err := command(t, ".", "go", "build", "-o", program, "../bench"); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return program
 }
 
 // TestBench does every job of the benchmarks with small closures: both sides
