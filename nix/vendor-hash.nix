@@ -1,2 +1,2 @@
 # NAR hash of what `go mod vendor` makes; nix/update-vendor-hash.sh writes it.
-"sha256-ihqCT0Q3xTEW7Wy2Ac5zTdBXcmRE8gTK0SUoTDJ97Ac="
+"sha256-+bVasUXd4lI3hUB9WMgOZp69iHgBESm9lRBfFbw0s2o="

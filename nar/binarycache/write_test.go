@@ -289,7 +289,7 @@ func TestWriteErrors(t *testing.T) {
 		{"another scheme", func(o *WriteOptions) { o.Location = "s3://bucket" }, "not \"s3\""},
 		{"a file URL with a host", func(o *WriteOptions) { o.Location = "file://host/dir" }, "a file URL is file:// and an absolute path"},
 		{"settings", func(o *WriteOptions) { o.Location = "file:///dir?compression=zstd" }, "settings after the URL"},
-		{"a level", func(o *WriteOptions) { o.Level = 40 }, "levels 1 to 22"},
+		{"a level", func(o *WriteOptions) { o.Level = 40 }, "levels 1 to 19"},
 		{"a method", func(o *WriteOptions) { o.Compression, o.Level = "bzip2", 0 }, "cannot be written"},
 		{"a missing reference", func(o *WriteOptions) { o.Paths = s.Infos[1:] }, "which is neither given nor in the cache"},
 		{"another store directory", func(o *WriteOptions) {
