@@ -30,8 +30,9 @@ type exportCommand struct {
 
 // Run exports and says what that took.
 func (c *exportCommand) Run(ctx context.Context, out *cli.IO) error {
-	if c.Jobs < 0 {
-		return cli.Usagef("--jobs must not be negative")
+	jobs, err := cli.Workers(c.Jobs)
+	if err != nil {
+		return err
 	}
 	method := compress.Method(c.Compression)
 	if c.Bundle != "" && (method != compress.Zstd || c.Listing) {
@@ -60,7 +61,7 @@ func (c *exportCommand) Run(ctx context.Context, out *cli.IO) error {
 	summary, err := prebuild.Export(ctx, prebuild.ExportOptions{
 		Closure: closure, From: c.From, To: c.To, Bundle: c.Bundle, Stdout: out.Stdout,
 		Compression: method, Level: c.Level, Listings: c.Listing, Keys: keys,
-		Jobs: c.Jobs, DryRun: c.DryRun, Progress: progress.show,
+		Jobs: jobs, DryRun: c.DryRun, Progress: progress.show,
 	})
 	progress.close()
 	if err != nil {
@@ -89,3 +90,12 @@ func describeExport(s prebuild.ExportSummary) string {
 }
 
 func megabytes(n int64) string { return fmt.Sprintf("%.1f MB", float64(n)/1e6) }
+
+// Examples are shown by --help.
+func (*exportCommand) Examples() []cli.Example {
+	return []cli.Example{
+		{Text: "Into a binary cache, signed, only what it lacks", Command: "vm-prebuild export --to /srv/cache --secret-key key result"},
+		{Text: "Into one file for a CI cache", Command: "vm-prebuild export --bundle closure.bundle result"},
+		{Text: "The closure of store paths, over a pipe into the store of another machine", Command: "vm-prebuild export --bundle - /nix/store/… | ssh host vm-prebuild import --store /mnt --bundle -"},
+	}
+}

@@ -59,3 +59,12 @@ func (c *importCommand) Run(ctx context.Context, out *cli.IO) (err error) {
 	}
 	return source.Finish()
 }
+
+// Examples are shown by --help.
+func (*importCommand) Examples() []cli.Example {
+	return []cli.Example{
+		{Text: "From this machine's store", Command: "vm-prebuild import --store /mnt result"},
+		{Text: "From a web server", Command: "vm-prebuild import --store /mnt --from https://cache.example.org --trusted-public-keys 'example-1:…' /nix/store/…"},
+		{Text: "All of a bundle, while it arrives", Command: "curl -sf https://ci.example.org/closure.bundle | vm-prebuild import --store /mnt --bundle -"},
+	}
+}
