@@ -46,6 +46,24 @@ const copyBuffer = 256 << 10
 // copyChunk is how much the kernel copies before the context is looked at.
 const copyChunk = 32 << 20
 
+// cloneMin is the size from which a reflink costs less than a copy. A reflink is
+// transactions of the file system: on xfs, one costs as much as copying 16 KiB
+// and more. btrfs keeps small files within its trees, which are slow to be
+// written to, and has a shortcut for reflinks.
+func (p *placer) cloneMin(dst int) (int64, error) {
+	if p.method == MethodReflink {
+		return 1, nil
+	}
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(dst, &fs); err != nil {
+		return 0, err
+	}
+	if fs.Type == unix.BTRFS_SUPER_MAGIC {
+		return 1, nil
+	}
+	return 16 << 10, nil
+}
+
 // abilities remembers what the kernel refused between one source device and the
 // destination, so that it is not asked again for every file.
 type abilities struct {
@@ -55,7 +73,7 @@ type abilities struct {
 // contents fills dst with the contents of src, whose state is st.
 func (w *worker) contents(ctx context.Context, dst, src int, st *unix.Stat_t) error {
 	able := w.abilities(st.Dev)
-	if w.method != MethodCopy && st.Size > 0 && !able.noClone.Load() {
+	if w.method != MethodCopy && st.Size >= w.cloneFrom && !able.noClone.Load() {
 		err := unix.IoctlFileClone(dst, src)
 		switch err {
 		case nil:

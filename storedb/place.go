@@ -40,7 +40,8 @@ type placer struct {
 	stats  placeStats
 	done   func(i int) // called when entry i of the root directory is complete
 
-	modeAtOnce bool // files get their mode when they are made: the umask takes nothing away
+	cloneFrom  int64 // bytes that a file must have for a reflink
+	modeAtOnce bool  // files get their mode when they are made: the umask takes nothing away
 
 	mu      sync.Mutex
 	changed sync.Cond      // one of those below has changed
@@ -94,6 +95,10 @@ func (p *placer) place(ctx context.Context, src, dst int, from, to []string, job
 	p.open = map[*directory]bool{}
 	p.stacks = make([][]*directory, jobs)
 	p.modeAtOnce = umask()&modeExecutable == 0
+	var err error
+	if p.cloneFrom, err = p.cloneMin(dst); err != nil {
+		return fmt.Errorf("look at the file system: %w", err)
+	}
 	root := &directory{src: src, dst: dst, entries: make([]entry, len(from)), unfinished: len(from)}
 	for i := range from {
 		root.entries[i] = entry{from: from[i], to: to[i], kind: unix.DT_UNKNOWN}
@@ -123,7 +128,7 @@ func (p *placer) place(ctx context.Context, src, dst int, from, to []string, job
 			}
 		})
 	}
-	err := group.Wait()
+	err = group.Wait()
 	for d := range p.open {
 		if d != root {
 			closeRead(d.src, d.dst)

@@ -45,19 +45,33 @@ func checkPresent(o storedb.StateOptions) error {
 		return err
 	}
 	store := filepath.Join(o.Root, storedb.StoreDir)
-	entries, err := os.ReadDir(store)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	names, err := readNames(store)
+	if err != nil {
 		return fmt.Errorf("read store: %w", err)
 	}
-	present := make(map[string]bool, len(entries))
-	for _, entry := range entries {
-		present[entry.Name()] = true
+	present := make(map[string]bool, len(names))
+	for _, name := range names {
+		present[name] = true
 	}
 	for _, path := range paths {
-		if !present[filepath.Base(path)] {
+		if !present[path[len(storedb.StoreDir)+1:]] {
 			return &storedb.InputError{File: file, Reason: fmt.Sprintf("%s is not in the store %s", path, store),
 				Hint: "without --register-only, it would be copied there"}
 		}
 	}
 	return nil
+}
+
+// readNames returns the names in a directory, unsorted, and none if there is no
+// such directory.
+func readNames(dir string) ([]string, error) {
+	f, err := os.Open(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return f.Readdirnames(-1)
 }
