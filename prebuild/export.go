@@ -107,6 +107,9 @@ func (o ExportOptions) toBundle(ctx context.Context, infos []*narinfo.NarInfo) (
 
 // replaceFile writes a file that is there only when it is complete.
 func replaceFile(path string, write func(io.Writer) error) error {
+	if isDir(path) {
+		return &SelectionError{path + ": is a directory"}
+	}
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".tmp-*")
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
@@ -168,7 +171,9 @@ func ParsePublicKeys(lists []string) ([]signature.PublicKey, error) {
 		for _, word := range strings.Fields(s) {
 			key, err := signature.ParsePublicKey(word)
 			if err != nil {
-				return nil, &KeyError{fmt.Sprintf("%q is not a public key: it has to be NAME:BASE64, as in Nix's trusted-public-keys", word)}
+				// It may be a secret one, which must not get into a log.
+				name, _, _ := strings.Cut(word, ":")
+				return nil, &KeyError{fmt.Sprintf("the value for %q is not a public key\nhint: give the key itself, NAME:BASE64 as in Nix's trusted-public-keys; neither a secret key nor a file", name)}
 			}
 			keys = append(keys, key)
 		}

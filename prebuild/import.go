@@ -85,6 +85,9 @@ func OpenImport(ctx context.Context, o ImportOptions) (*ImportSource, error) {
 	if binarycache.IsURL(o.From) || exists(filepath.Join(o.From, "nix-cache-info")) {
 		return o.openCache(ctx)
 	}
+	if !isDir(o.From) && !exists(o.From) {
+		return nil, &SelectionError{o.From + ": no such directory"}
+	}
 	if _, err := FindClosureInfo(o.From, "/"); err == nil {
 		if len(o.What) > 0 || o.PathsFile != "" {
 			return nil, &SelectionError{fmt.Sprintf("%s says itself what is to be imported", o.From)}

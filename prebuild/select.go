@@ -130,7 +130,7 @@ func (s Selection) Closure(ctx context.Context, root string) (*storedb.Closure, 
 		return storedb.ReadClosureInfo(s.ClosureInfo)
 	}
 	if len(s.Paths) == 0 {
-		return nil, &SelectionError{"no store paths given"}
+		return nil, &SelectionError{fmt.Sprintf("nothing is said to be taken from the store %s\nhint: name a build result, store paths, or with --paths a file that lists them", root)}
 	}
 	for _, path := range s.Paths {
 		if !strings.HasPrefix(path, "/") {

@@ -29,6 +29,12 @@ type Closure struct {
 // ReadClosureInfo reads the directory that nixpkgs' closureInfo builds, as
 // [ReadRegistration] does with the two files in it.
 func ReadClosureInfo(dir string) (*Closure, error) {
+	if _, err := os.Stat(filepath.Join(dir, registrationFile)); errors.Is(err, fs.ErrNotExist) {
+		inside := filepath.Join(dir, "closure-info")
+		if _, err := os.Stat(filepath.Join(inside, registrationFile)); err == nil {
+			return nil, &InputError{File: dir, Reason: "not a closureInfo directory", Err: fs.ErrNotExist, Hint: "it has one: " + inside}
+		}
+	}
 	return ReadRegistration(filepath.Join(dir, registrationFile), filepath.Join(dir, StorePathsFile))
 }
 

@@ -20,7 +20,8 @@ const gcRootsDir = stateDir + "/gcroots"
 // checkGCRootName returns nil if name can be that of a directory of roots.
 func checkGCRootName(name string) error {
 	if !fs.ValidPath(name) || name == "." {
-		return fmt.Errorf("import: %q cannot be the name of a garbage collector root\nhint: give a name, or several with slashes between them, without \"..\"", name)
+		return &InputError{File: name, Reason: "cannot be the name of a garbage collector root",
+			Hint: "give a name, or several with slashes between them, without \"..\""}
 	}
 	return nil
 }

@@ -199,7 +199,7 @@ func (v *verifier) report() Report {
 			cmp.Compare(slices.Index(order, a.Severity), slices.Index(order, b.Severity)),
 			strings.Compare(a.Path, b.Path), cmp.Compare(a.Kind, b.Kind), strings.Compare(a.Detail, b.Detail))
 	})
-	r := Report{Paths: len(v.infos), NarBytes: v.narBytes, Findings: v.findings}
+	r := Report{Paths: len(v.infos), NarBytes: v.narBytes, Findings: append([]Finding{}, v.findings...)}
 	for _, f := range v.findings {
 		switch f.Severity {
 		case SeverityError:

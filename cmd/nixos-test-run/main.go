@@ -95,6 +95,7 @@ func main() {
 	cli.App{
 		Name:        "nixos-test-run",
 		Rewrite:     argparse,
+		EmptyValues: true, // nixpkgs' wrappers may give them
 		Description: "Run one NixOS VM test: machines, VLANs and a Python test script.",
 		Examples: []cli.Example{
 			{Text: "run a test as its wrapper does", Command: "nixos-test-run --config driver-configuration.json -o results"},

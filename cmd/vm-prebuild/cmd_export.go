@@ -19,7 +19,7 @@ type exportCommand struct {
 	From        string   `default:"/" placeholder:"ROOT" help:"Root of the store that has the files. Default: ${default}."`
 	Compression string   `enum:"zstd,xz,none" default:"zstd" help:"How archives are compressed: ${enum}. Default: ${default}. For xz, there must be the program xz."`
 	Level       int      `placeholder:"N" help:"Level of the compression. Default: 3 for zstd, of 19, and 6 for xz, of 9."`
-	SecretKey   []string `sep:"none" placeholder:"FILE" help:"Sign with the key in FILE, as nix-store --generate-binary-cache-key writes it. Can be repeated."`
+	SecretKey   []string `sep:"none" placeholder:"FILE" help:"Sign with the key in FILE, as nix-store --generate-binary-cache-key writes it; what the cache has already stays as it is. Can be repeated."`
 	Listing     bool     `help:"Write a listing of each archive, too, as Nix's setting write-nar-listing does."`
 	Paths       string   `placeholder:"FILE" help:"File that lists store paths to export, one a line; - is stdin."`
 	Jobs        int      `short:"j" placeholder:"N" help:"Store paths to read at once. Default: one for each CPU."`

@@ -16,7 +16,7 @@ type importCommand struct {
 	From              string   `xor:"source" placeholder:"SOURCE" help:"What has the files: the root of a local store, a binary cache (directory, file://, http:// or https://), or a closureInfo directory. Default: /."`
 	Bundle            string   `xor:"source" placeholder:"FILE" help:"Bundle that has the files; - is stdin, from which paths are imported while they come."`
 	TrustedPublicKeys []string `sep:"none" placeholder:"KEYS" help:"Keys, with blanks between them, of which one must have signed each path, content addressed ones too. Can be repeated. Needed for caches behind a URL, unless a closureInfo says what is right."`
-	NoCheckSigs       bool     `help:"Believe a cache behind a URL without signatures."`
+	NoCheckSigs       bool     `help:"Believe a cache behind a URL without signatures, as one given as a directory is."`
 	Netrc             string   `placeholder:"FILE" help:"File with the credentials for web servers. Default: ~/.netrc, if there is one."`
 	Paths             string   `placeholder:"FILE" help:"File that lists store paths to import, one a line; - is stdin."`
 	GCRoot            string   `name:"gc-root" placeholder:"NAME" help:"Keep the closure from the garbage collector by links in a directory NAME below gcroots."`

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -33,6 +34,10 @@ type App struct {
 	Description string    // what the tool does, in a sentence or two
 	Examples    []Example // shown by --help and in the man page
 	ExitStatus  []Status  // meanings of the exit codes; nil means [DefaultStatus]
+
+	// EmptyValues allows flags to have empty values, which are refused elsewhere:
+	// they come from shell variables that are not set.
+	EmptyValues bool
 
 	// Rewrite changes the arguments before they are parsed, for what kong cannot
 	// express; may be nil.
@@ -150,6 +155,15 @@ func (a App) Run(ctx context.Context, grammar any, args []string, out *IO) int {
 	if err != nil {
 		return a.fail(out, usageError(a.Name, err))
 	}
+	if !a.EmptyValues {
+		if err := checkEmpty(parsed); err != nil {
+			name := a.Name
+			if selected := parsed.Selected(); selected != nil {
+				name = selected.FullPath()
+			}
+			return a.fail(out, usageError(name, err))
+		}
+	}
 	err = parsed.Run()
 	if e, ok := errors.AsType[childExit](err); ok {
 		return int(e)
@@ -176,6 +190,32 @@ func (a App) fail(out *IO, err error) int {
 		return ExitInfrastructure
 	}
 	return coder.ExitCode()
+}
+
+// checkEmpty refuses flags and arguments that were given an empty value.
+func checkEmpty(parsed *kong.Context) error {
+	for _, p := range parsed.Path {
+		var value *kong.Value
+		switch {
+		case p.Flag != nil:
+			value = p.Flag.Value
+		case p.Positional != nil:
+			value = p.Positional
+		default:
+			continue
+		}
+		var empty bool
+		switch v := value.Target.Interface().(type) {
+		case string:
+			empty = v == ""
+		case []string:
+			empty = slices.Contains(v, "")
+		}
+		if empty {
+			return fmt.Errorf("%s: the value is empty", value.ShortSummary())
+		}
+	}
+	return nil
 }
 
 // usageError turns kong's error into one line and a hint that names the

@@ -52,6 +52,9 @@ func describe(s storedb.Summary, o storedb.Options) string {
 	if slices.Contains([]storedb.Method{storedb.MethodOverlay, storedb.MethodBind, storedb.MethodSnapshot}, s.Method) {
 		return fmt.Sprintf("imported %s, by %s) in %v", what, s.Method, took)
 	}
+	if o.Files != nil {
+		return fmt.Sprintf("imported %s, unpacked) in %v", what, took)
+	}
 	return fmt.Sprintf("imported %s, %d files reflinked, %d copied, %d hard-linked) in %v",
 		what, s.Reflinked, s.Copied, s.HardLinked, took)
 }
