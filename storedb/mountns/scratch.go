@@ -85,7 +85,7 @@ func makeScratch(parent string) (*scratch, error) {
 		if err == nil {
 			// Commands of another user than ours have no business in it, but Nix
 			// may build as another user.
-			if err := os.Chmod(dir, 0o755); err != nil {
+			if err := lock.Chmod(0o755); err != nil {
 				return nil, errors.Join(fmt.Errorf("make a scratch directory: %w", err), lock.Close())
 			}
 			return &scratch{dir: dir, lock: lock}, nil
