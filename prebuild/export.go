@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -26,8 +27,8 @@ type ExportOptions struct {
 
 	// To is a binary cache: a directory or a file URL.
 	To string
-	// Bundle, if not empty, is a bundle to write instead; "-" is Stdout. One that
-	// exists is replaced.
+	// Bundle, if not empty, is a bundle to write instead; "-" is Stdout. A file that
+	// exists is replaced; a device or a pipe is written to.
 	Bundle string
 	Stdout io.Writer
 
@@ -105,10 +106,24 @@ func (o ExportOptions) toBundle(ctx context.Context, infos []*narinfo.NarInfo) (
 	return s, replaceFile(o.Bundle, write)
 }
 
-// replaceFile writes a file that is there only when it is complete.
+// replaceFile writes a file that is there only when it is complete. What is no
+// file, such as a device or a pipe, is written to as it is.
 func replaceFile(path string, write func(io.Writer) error) error {
-	if isDir(path) {
+	info, err := os.Stat(path) // where symlinks lead
+	switch {
+	case err == nil && info.IsDir():
 		return &SelectionError{path + ": is a directory"}
+	case err == nil && !info.Mode().IsRegular():
+		return writeThrough(path, write)
+	case err == nil:
+		if path, err = filepath.EvalSymlinks(path); err != nil {
+			return fmt.Errorf("write bundle: %w", err)
+		}
+	case !errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("write bundle: %w", err)
+	}
+	if _, err := os.Lstat(path); info == nil && err == nil {
+		return &SelectionError{path + ": is a symlink that leads nowhere"}
 	}
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".tmp-*")
 	if err != nil {
@@ -118,6 +133,9 @@ func replaceFile(path string, write func(io.Writer) error) error {
 	if err == nil {
 		err = f.Chmod(0o644)
 	}
+	if err == nil {
+		err = f.Sync() // lest a crash leaves the name with nothing behind it
+	}
 	if err = errors.Join(err, f.Close()); err == nil {
 		err = os.Rename(f.Name(), path)
 	}
@@ -125,6 +143,15 @@ func replaceFile(path string, write func(io.Writer) error) error {
 		return errors.Join(err, os.Remove(f.Name()))
 	}
 	return nil
+}
+
+// writeThrough writes to something that is no file.
+func writeThrough(path string, write func(io.Writer) error) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return fmt.Errorf("write bundle: %w", err)
+	}
+	return errors.Join(write(f), f.Close())
 }
 
 func toNarInfo(info storedb.PathInfo) *narinfo.NarInfo {
