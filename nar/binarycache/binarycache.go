@@ -208,30 +208,36 @@ func hashPart(path string) string {
 // NarInfo returns what the cache says of the path with a hash part, having
 // checked its signatures. A path that is not there is ErrNotFound.
 func (c *Cache) NarInfo(ctx context.Context, part string) (*narinfo.NarInfo, error) {
+	info, _, err := c.narInfo(ctx, part)
+	return info, err
+}
+
+// narInfo returns the size of the file, too.
+func (c *Cache) narInfo(ctx context.Context, part string) (*narinfo.NarInfo, int, error) {
 	if err := checkHashPart(part); err != nil {
-		return nil, c.errorf(part, err, "%v", err)
+		return nil, 0, c.errorf(part, err, "%v", err)
 	}
 	file := part + narInfoSuffix
 	text, err := c.read(ctx, file, maxNarInfo)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, c.errorf(file, ErrNotFound, "no such file: the cache does not have this path")
+		return nil, 0, c.errorf(file, ErrNotFound, "no such file: the cache does not have this path")
 	}
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	info, err := narinfo.Parse(strings.NewReader(text), c.name+"/"+file)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	if info.HashPart() != part {
-		return nil, c.lie(file, nil, "it is about %s", info.StorePath)
+		return nil, 0, c.lie(file, nil, "it is about %s", info.StorePath)
 	}
 	if len(c.keys) > 0 {
 		if err := info.Verify(c.keys...); err != nil {
-			return nil, c.lie(file, err, "%v", err)
+			return nil, 0, c.lie(file, err, "%v", err)
 		}
 	}
-	return info, nil
+	return info, len(text), nil
 }
 
 // maxNarInfo bounds a narinfo, in bytes.

@@ -11,33 +11,41 @@ import (
 	"vm-prebuild/nar/narinfo"
 )
 
-// maxPaths bounds a closure: a cache that makes up paths as it is asked for them
-// must not be followed for ever.
-const maxPaths = 1 << 20
+// Bounds on a closure: a cache that makes up paths as it is asked for them must
+// not be followed for ever, nor fill the memory with them.
+const (
+	maxPaths = 1 << 20
+	maxText  = 64 << 20 // bytes of narinfos
+)
 
 // Closure returns what the cache says of the paths with the hash parts and of
 // all that they refer to, directly or not, each after those that it refers to.
 // It fails if the cache lacks one of them or says different things of one.
 func (c *Cache) Closure(ctx context.Context, parts []string) ([]*narinfo.NarInfo, error) {
-	found := map[string]*narinfo.NarInfo{}
+	found := map[string]*narinfo.NarInfo{} // nil for what is still to be asked for
 	var mu sync.Mutex
-	for level := parts; len(level) > 0; {
-		var ask []string
-		for _, part := range level {
-			if _, known := found[part]; !known {
-				found[part] = nil
-				ask = append(ask, part)
-			}
+	var next []string // what to ask for after those that are being asked for
+	text := 0         // bytes of the narinfos so far
+	add := func(part string) {
+		if _, known := found[part]; !known {
+			found[part] = nil
+			next = append(next, part)
 		}
-		if len(found) > maxPaths {
-			return nil, c.errorf(level[0]+narInfoSuffix, nil, "the closure has more than %d paths", maxPaths)
-		}
-		level = nil
+	}
+	for _, part := range parts {
+		add(part)
+	}
+	for len(next) > 0 {
+		ask := next
+		next = nil
 		group, ctx := errgroup.WithContext(ctx)
 		group.SetLimit(c.connections)
 		for _, part := range ask {
 			group.Go(func() error {
-				info, err := c.NarInfo(ctx, part)
+				if err := ctx.Err(); err != nil {
+					return err
+				}
+				info, size, err := c.narInfo(ctx, part)
 				if err != nil {
 					return err
 				}
@@ -45,7 +53,11 @@ func (c *Cache) Closure(ctx context.Context, parts []string) ([]*narinfo.NarInfo
 				defer mu.Unlock()
 				found[part] = info
 				for _, reference := range info.References {
-					level = append(level, hashPart(reference))
+					add(hashPart(reference))
+				}
+				text += size
+				if len(found) > maxPaths || text > maxText {
+					return c.errorf(part+narInfoSuffix, nil, "the closure has more than %d paths, or more than %d bytes about them", maxPaths, maxText)
 				}
 				return nil
 			})

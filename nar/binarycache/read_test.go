@@ -2,6 +2,7 @@ package binarycache
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"io/fs"
 	"os"
@@ -30,6 +31,7 @@ var lies = []struct {
 	{name: "NarSize too large", change: func(info, _ *narinfo.NarInfo) { info.NarSize += 8 }, want: "the archive has"},
 	{name: "FileSize too small", change: func(info, _ *narinfo.NarInfo) { info.FileSize-- }, want: "its narinfo says"},
 	{name: "FileSize too large", change: func(info, _ *narinfo.NarInfo) { info.FileSize++ }, want: "its narinfo says"},
+	{name: "FileSize far too large", change: func(info, _ *narinfo.NarInfo) { info.FileSize = 1 << 40 }, want: "which is too much for an archive of"},
 	{name: "FileHash", change: func(info, other *narinfo.NarInfo) { info.FileHash = other.FileHash }, want: "it has the hash"},
 	{name: "file of another path", change: func(info, other *narinfo.NarInfo) {
 		info.URL, info.FileHash, info.FileSize = other.URL, other.FileHash, other.FileSize
@@ -112,6 +114,36 @@ func TestLies(t *testing.T) {
 		})
 	}
 }
+
+// A file that goes on after its archive is not read for ever.
+func TestEndlessFile(t *testing.T) {
+	s := nartest.NewStore(t, 1, 1000)
+	o := options(s, t.TempDir())
+	mustWrite(t, o)
+	c, err := Open(t.Context(), o.Location, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	info := closure(t, c)[0]
+	info.FileSize, info.FileHash = 0, nil
+	if err := os.Truncate(filepath.Join(o.Location, info.URL), 1<<40); err != nil {
+		t.Fatal(err)
+	}
+	err = c.Unpack(t.Context(), info, nartest.OpenDir(t), "name")
+	if err == nil || !strings.Contains(err.Error(), info.URL) {
+		t.Errorf("got %v", err)
+	}
+	// As it is for a server that does not say how much it sends.
+	file := &fileReader{r: endless{}, limit: maxFileSize(info.NarSize), digest: sha256.New()}
+	if err := c.checkFile(info, file); err == nil || !strings.Contains(err.Error(), info.URL+": it has more than") {
+		t.Errorf("got %v", err)
+	}
+}
+
+type endless struct{}
+
+func (endless) Read(p []byte) (int, error) { return len(p), nil }
 
 func TestSignatures(t *testing.T) {
 	s := nartest.NewStore(t, 3, 1000)

@@ -8,6 +8,7 @@ import (
 	"hash"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 
 	"vm-prebuild/nar"
@@ -19,9 +20,12 @@ import (
 // directory dir, as [nar.Unpack] does, while it checks sizes and hashes against
 // info. After an error, what has been made may be left.
 func (c *Cache) Unpack(ctx context.Context, info *narinfo.NarInfo, dir *os.File, name string) error {
-	size := int64(-1)
+	size, limit := int64(-1), maxFileSize(info.NarSize)
+	if info.FileSize > limit {
+		return c.lie(info.URL, nil, "its narinfo says that it has %d bytes, which is too much for an archive of %d", info.FileSize, info.NarSize)
+	}
 	if info.FileSize > 0 {
-		size = info.FileSize
+		size, limit = info.FileSize, info.FileSize
 	}
 	f, has, err := c.source.open(ctx, info.URL, size)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -34,13 +38,13 @@ func (c *Cache) Unpack(ctx context.Context, info *narinfo.NarInfo, dir *os.File,
 	if size >= 0 && has >= 0 && has != size {
 		return c.lie(info.URL, nil, "it has %d bytes, its narinfo says %d", has, size)
 	}
-	file := &fileReader{r: f, limit: size, digest: sha256.New()}
+	file := &fileReader{r: f, limit: limit, digest: sha256.New()}
 	err = UnpackArchive(ctx, file, info, &c.decompressor, dir, name)
 	switch {
 	case file.err != nil:
 		return c.wrap(file.err)
 	case file.tooLong:
-		return c.lie(info.URL, nil, "it has more than the %d bytes that its narinfo says", size)
+		return c.tooLong(info, file)
 	}
 	if contents, ok := errors.AsType[*ContentsError](err); ok {
 		return c.lie(info.URL, err, "%s", contents.Reason)
@@ -51,10 +55,32 @@ func (c *Cache) Unpack(ctx context.Context, info *narinfo.NarInfo, dir *os.File,
 	return c.checkFile(info, file)
 }
 
+// maxFileSize is the most that the file of an archive of narSize bytes may have,
+// because nobody has signed its narinfo's FileSize: what cannot be compressed
+// gets longer by less than this.
+func maxFileSize(narSize int64) int64 {
+	limit := narSize + narSize/8 + 1<<20
+	if limit < narSize { // it is too large to be a number
+		return math.MaxInt64
+	}
+	return limit
+}
+
+// tooLong is the error for a file that goes on past its limit.
+func (c *Cache) tooLong(info *narinfo.NarInfo, file *fileReader) error {
+	if info.FileSize > 0 {
+		return c.lie(info.URL, nil, "it has more than the %d bytes that its narinfo says", info.FileSize)
+	}
+	return c.lie(info.URL, nil, "it has more than %d bytes, which is too much for an archive of %d", file.limit, info.NarSize)
+}
+
 // checkFile compares what has been read of a file with its narinfo.
 func (c *Cache) checkFile(info *narinfo.NarInfo, file *fileReader) error {
 	// Decompression ends with its format, not always with the file.
 	if _, err := io.Copy(io.Discard, file); err != nil {
+		if file.tooLong {
+			return c.tooLong(info, file)
+		}
 		return c.wrap(err)
 	}
 	if info.FileSize > 0 && file.n != info.FileSize {
@@ -70,7 +96,7 @@ func (c *Cache) checkFile(info *narinfo.NarInfo, file *fileReader) error {
 // from those of what is in it.
 type fileReader struct {
 	r       io.Reader
-	limit   int64 // in bytes; -1 for none
+	limit   int64 // in bytes
 	digest  hash.Hash
 	n       int64
 	tooLong bool
@@ -81,7 +107,7 @@ func (f *fileReader) Read(p []byte) (int, error) {
 	n, err := f.r.Read(p)
 	f.digest.Write(p[:n])
 	f.n += int64(n)
-	if f.limit >= 0 && f.n > f.limit {
+	if f.n > f.limit {
 		f.tooLong = true
 		return 0, fmt.Errorf("more than %d bytes", f.limit)
 	}
