@@ -265,8 +265,12 @@ func (d *destination) commit() {
 // rollback removes all that this import has made and not committed. If keep is
 // true, complete paths stay in the temporary directory for the next import. Of
 // several errors, which a broken file system has for each file, it returns the
-// first, and so does close.
+// first, and so does close. If a database cannot be removed, what it calls valid
+// stays.
 func (d *destination) rollback(keep bool) error {
+	if err := d.unpublishDatabase(); err != nil {
+		return fmt.Errorf("undo the import: %w", err)
+	}
 	errs := []error{d.closeTempDir(keep)}
 	if d.undo != nil {
 		errs = append(errs, d.undo())

@@ -405,7 +405,8 @@ func TestImportDestinations(t *testing.T) {
 			check(t, os.WriteFile(root+pathB, nil, 0o444))
 		}, ""},
 		{"leftovers", func(t *testing.T, root string) {
-			check(t, os.MkdirAll(root+"/nix/store/"+"00000000000000000000000000000000"+tempSuffix+"/x", 0o755))
+			check(t, os.MkdirAll(root+"/nix/store", 0o755))
+			check(t, os.MkdirAll(root+"/nix/store/"+"00000000000000000000000000000000"+tempSuffix+"/x", tempMode))
 			check(t, os.MkdirAll(root+"/"+newDatabaseDir, 0o755))
 		}, ""},
 		{"root is a symbolic link", func(t *testing.T, root string) { check(t, os.Symlink(t.TempDir(), root)) }, ""},

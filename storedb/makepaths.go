@@ -48,7 +48,7 @@ func (i *importer) openTempDir(ctx context.Context) error {
 	for n := range i.names {
 		i.names[n] = partialName(n)
 	}
-	return i.dst.openTempDir(ctx, i.Files != nil)
+	return i.dst.openTempDir(ctx, i.db, i.Files != nil)
 }
 
 // madeIn is the open directory that has the missing paths under their names.

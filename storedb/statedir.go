@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -86,6 +87,9 @@ func (d *destination) completeDatabase(ctx context.Context) error {
 // nobody makes one; fresh then stays true. A database that somebody has begun to
 // make and no longer does is completed.
 func (d *destination) lockDatabase(ctx context.Context) error {
+	if d.bigLock != nil {
+		return nil
+	}
 	file := filepath.Join(d.root, bigLockFile)
 	err := d.wait(ctx, "the lock of the store below "+d.root, func() (bool, error) {
 		state, err := readDatabaseState(d.root)
@@ -166,16 +170,57 @@ func (d *destination) newDatabase() (string, error) {
 }
 
 // publishDatabase makes a complete fresh database that of the store; the file
-// that says so comes last. It is not synced: the files of the store paths are
-// not either, and after a crash a database without them would be worse than
-// none.
+// that says so comes last, when the database is on the disk: after a crash, a store
+// may have no database, but none that is empty or torn. As with Nix, the files of
+// paths may then be incomplete, which only syncing all of them could prevent. What
+// the database calls valid is committed at once, so that nothing removes it.
 func (d *destination) publishDatabase() error {
 	from, to := filepath.Join(d.root, newDatabaseDir), filepath.Join(d.root, databaseDir)
 	for _, name := range []string{databaseName, filepath.Base(schemaFile)} {
-		if err := os.Rename(filepath.Join(from, name), filepath.Join(to, name)); err != nil {
+		err := syncFile(filepath.Join(from, name))
+		if err == nil {
+			err = os.Rename(filepath.Join(from, name), filepath.Join(to, name))
+		}
+		if err == nil {
+			d.created = append(d.created, filepath.Join(to, name))
+		}
+		if err == nil && name == databaseName {
+			err = syncFile(to)
+		}
+		if err != nil {
 			return fmt.Errorf("complete store database: %w", err)
 		}
-		d.created = append(d.created, filepath.Join(to, name))
 	}
-	return os.Remove(from)
+	d.commit()
+	_ = os.Remove(from) // it is empty, and in nobody's way
+	return nil
+}
+
+// unpublishDatabase takes back what publishDatabase has done in part, before the
+// files go that the database calls valid.
+func (d *destination) unpublishDatabase() error {
+	for _, name := range []string{schemaFile, filepath.Join(databaseDir, databaseName)} {
+		name = filepath.Join(d.root, name)
+		if !slices.Contains(d.created, name) {
+			continue
+		}
+		if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// syncFile brings a file, or the names in a directory, to the disk, as far as the
+// file system can.
+func syncFile(name string) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := f.Sync(); !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOTSUP) {
+		return err
+	}
+	return nil
 }

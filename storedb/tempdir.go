@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -20,7 +21,17 @@ import (
 // import makes its paths in. So the name has the form of a store path's, and can
 // be a temporary root: anything else, Nix up to 2.8 removes from a store
 // whenever it collects garbage.
-const tempSuffix = "-vm-prebuild-import"
+const tempSuffix = "-tmp-vm-prebuild-import"
+
+// tempMode is the mode of such a directory. Nothing valid has it.
+const tempMode = 0o700
+
+// isTempName says whether an import may have given a directory this name.
+// Something else may have it, too.
+func isTempName(name string) bool {
+	const hashLength = 32
+	return len(name) == hashLength+len(tempSuffix) && strings.HasSuffix(name, tempSuffix) && CheckStorePath(StoreDir+"/"+name) == nil
+}
 
 // partialPrefix begins the names of what is being made in there. What has been
 // completed and can be taken up by another import has its base name.
@@ -37,22 +48,20 @@ type tempDir struct {
 }
 
 // openTempDir makes the directory, or takes over that of a killed or failed
-// import if resume says so. Others of such imports are removed.
-func (d *destination) openTempDir(ctx context.Context, resume bool) error {
-	entries, err := readNames(int(d.store.Fd()))
+// import if resume says so. Others of such imports are removed. db is that of the
+// store, nil if it has none.
+func (d *destination) openTempDir(ctx context.Context, db *database, resume bool) error {
+	found, err := d.findTempDirs(ctx, db)
 	if err != nil {
-		return fmt.Errorf("read store: %w", err)
+		return fmt.Errorf("look for incomplete imports: %w", err)
 	}
-	for _, name := range entries {
-		if !strings.HasSuffix(name, tempSuffix) {
-			continue
-		}
-		stale, err := d.lockTempDir(name)
+	for _, name := range found {
+		stale, err := d.lockStale(name)
 		if err != nil {
 			return fmt.Errorf("look for incomplete imports: %w", err)
 		}
 		if stale == nil {
-			continue // it is in use, or has just been removed
+			continue
 		}
 		if resume && d.temp == nil {
 			d.temp, err = stale, d.takeOver(ctx, stale)
@@ -72,6 +81,31 @@ func (d *destination) openTempDir(ctx context.Context, resume bool) error {
 	return nil
 }
 
+// findTempDirs returns the names in the store that are those of imports, and not
+// of valid paths.
+func (d *destination) findTempDirs(ctx context.Context, db *database) ([]string, error) {
+	names, err := readNames(int(d.store.Fd()))
+	if err != nil {
+		return nil, err
+	}
+	names = slices.DeleteFunc(names, func(name string) bool { return !isTempName(name) })
+	if db == nil || len(names) == 0 {
+		return names, nil
+	}
+	infos := make([]PathInfo, len(names))
+	for n, name := range names {
+		infos[n].Path = StoreDir + "/" + name
+	}
+	valid, err := validPaths(ctx, db, infos)
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(names, func(name string) bool {
+		_, ok := valid[StoreDir+"/"+name]
+		return ok
+	}), nil
+}
+
 func (d *destination) makeTempDir(ctx context.Context) (*tempDir, error) {
 	for {
 		var random [20]byte
@@ -80,7 +114,7 @@ func (d *destination) makeTempDir(ctx context.Context) (*tempDir, error) {
 		if err := d.roots.add(ctx, StoreDir+"/"+name); err != nil {
 			return nil, err
 		}
-		if err := unix.Mkdirat(int(d.store.Fd()), name, 0o700); err != nil {
+		if err := unix.Mkdirat(int(d.store.Fd()), name, tempMode); err != nil {
 			return nil, &fs.PathError{Op: "mkdir", Path: filepath.Join(d.store.Name(), name), Err: err}
 		}
 		// Before it is locked, an import may take it for an abandoned one.
@@ -89,6 +123,31 @@ func (d *destination) makeTempDir(ctx context.Context) (*tempDir, error) {
 		}
 	}
 }
+
+// lockStale opens the directory of an import that no longer lives. It returns nil
+// if the import lives, or if this is not what makeTempDir makes: others may be
+// allowed to write to a store, such as Nix's build users, and give what they like
+// this name.
+func (d *destination) lockStale(name string) (*tempDir, error) {
+	dir, err := d.lockTempDir(name)
+	if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) || errors.Is(err, unix.EACCES) {
+		return nil, nil
+	}
+	if dir == nil || err != nil {
+		return nil, err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(int(dir.Fd()), &st); err != nil {
+		return nil, errors.Join(&fs.PathError{Op: "stat", Path: dir.Name(), Err: err}, dir.Close())
+	}
+	if !isOwn(st) || st.Mode&0o777 != tempMode {
+		return nil, dir.Close()
+	}
+	return dir, nil
+}
+
+// isOwn says whether a file is that of the user who imports.
+func isOwn(st unix.Stat_t) bool { return int(st.Uid) == os.Geteuid() }
 
 // lockTempDir opens a directory of an import. It returns nil if the import
 // lives, or if the directory is no longer there.
@@ -113,7 +172,9 @@ func (d *destination) lockTempDir(name string) (*tempDir, error) {
 }
 
 // takeOver makes an abandoned directory that of this import: what is complete in
-// it stays.
+// it stays. Its mode keeps others out, so what is in it has been put there by this
+// user; the owner of each path is looked at nevertheless, before the path is
+// hashed, but not of each file in it.
 func (d *destination) takeOver(ctx context.Context, dir *tempDir) error {
 	if err := d.roots.add(ctx, StoreDir+"/"+dir.name); err != nil {
 		return err
@@ -124,7 +185,11 @@ func (d *destination) takeOver(ctx context.Context, dir *tempDir) error {
 	}
 	dir.complete = map[string]bool{}
 	for _, name := range names {
-		if CheckStorePath(StoreDir+"/"+name) == nil {
+		var st unix.Stat_t
+		if err := unix.Fstatat(int(dir.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return &fs.PathError{Op: "stat", Path: filepath.Join(dir.Name(), name), Err: err}
+		}
+		if isOwn(st) && CheckStorePath(StoreDir+"/"+name) == nil {
 			dir.complete[name] = true
 		} else if err := removeTree(int(dir.Fd()), name); err != nil {
 			return err

@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -30,18 +31,23 @@ const (
 	gcSocketDir  = stateDir + "/gc-socket"
 )
 
+// gcAnswerTime is how long the collector is given to answer. Then it is asked
+// again: it may be stopped, or have left its socket to a process that is not one.
+const gcAnswerTime = 10 * time.Second
+
 // tempRoots keeps store paths, valid or not, from Nix's garbage collector.
 type tempRoots struct {
 	patience
-	root string   // of the store
-	file *os.File // locked
-	gc   *os.File // the collector's lock
+	root       string        // of the store
+	file       *os.File      // locked
+	gc         *os.File      // the collector's lock
+	answerTime time.Duration // of the collector
 }
 
 // openTempRoots makes a file of temporary roots and opens the collector's lock,
 // of which it says whether it has made it.
 func openTempRoots(root string, p patience) (r *tempRoots, madeLock bool, err error) {
-	r = &tempRoots{patience: p, root: root}
+	r = &tempRoots{patience: p, root: root, answerTime: gcAnswerTime}
 	if r.gc, madeLock, err = openLockFile(filepath.Join(root, gcLockFile)); err == nil {
 		err = r.open()
 	}
@@ -110,13 +116,13 @@ func (r *tempRoots) announce(ctx context.Context, paths []string) error {
 
 // tell sends paths to the running collector and waits for its answers. It
 // returns false if there is none: it has ended, has not opened its socket yet,
-// or is that of a Nix that does not have one.
+// is busy, or is that of a Nix that does not have one.
 func (r *tempRoots) tell(ctx context.Context, paths []string) (bool, error) {
 	err := r.converse(ctx, paths)
 	if ctx.Err() != nil {
 		return false, ctx.Err()
 	}
-	for _, gone := range []error{fs.ErrNotExist, syscall.ECONNREFUSED, syscall.EPIPE, syscall.ECONNRESET, io.EOF} {
+	for _, gone := range []error{fs.ErrNotExist, syscall.ECONNREFUSED, syscall.EAGAIN, syscall.EPIPE, syscall.ECONNRESET, io.EOF, os.ErrDeadlineExceeded} {
 		if errors.Is(err, gone) {
 			return false, nil
 		}
@@ -143,6 +149,9 @@ func (r *tempRoots) converse(ctx context.Context, paths []string) error {
 	answers := bufio.NewReader(conn)
 	for len(paths) > 0 {
 		n := min(len(paths), 64)
+		if err := conn.SetDeadline(time.Now().Add(r.answerTime)); err != nil {
+			return err
+		}
 		if _, err := io.WriteString(conn, strings.Join(paths[:n], "\n")+"\n"); err != nil {
 			return err
 		}
