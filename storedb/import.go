@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -93,6 +95,16 @@ func (i *importer) plan(ctx context.Context) error {
 	if err := i.findMissing(valid); err != nil {
 		return err
 	}
+	if len(valid) > 0 {
+		store, err := os.Open(filepath.Join(i.Store, storeDir))
+		if err != nil {
+			return fmt.Errorf("open store: %w", err)
+		}
+		defer store.Close()
+		if err := i.checkValid(store, valid); err != nil {
+			return err
+		}
+	}
 	switch {
 	case i.Files != nil:
 		return nil
@@ -162,6 +174,9 @@ func (i *importer) lookUp(ctx context.Context) error {
 		return err
 	}
 	if err := i.findMissing(valid); err != nil {
+		return err
+	}
+	if err := i.checkValid(i.dst.store, valid); err != nil {
 		return err
 	}
 	return i.lockMissing(ctx)

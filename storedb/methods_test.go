@@ -90,6 +90,50 @@ func TestImportMountFails(t *testing.T) {
 	}
 }
 
+// What was mounted is gone with its namespace, and a later import says so.
+func TestImportMountGone(t *testing.T) {
+	for method, hint := range map[Method]string{MethodOverlay: " --verify' to drop such paths", MethodBind: "import into a new store"} {
+		t.Run(string(method), func(t *testing.T) {
+			c := newTestClosure(t)
+			root := filepath.Join(t.TempDir(), "root")
+			script := useStore + "\n" + `nix-store --store "$STORE" --add "$STORE/new"; "$@" </dev/null` // again, with nothing to do
+			if _, err := inNamespace(t, c, method, c.root, root, "", script); err != nil {
+				t.Fatal(err)
+			}
+			for _, dryRun := range []bool{false, true} {
+				o := c.options(t, root)
+				o.Method, o.DryRun = method, dryRun
+				_, err := Import(t.Context(), o)
+				if e := new(InputError); !errors.As(err, &e) || !strings.Contains(e.Reason, "has no files, nor have") || !strings.Contains(e.Hint, hint) {
+					t.Errorf("err = %v, want %q", err, hint)
+				}
+			}
+			if method == MethodBind {
+				return
+			}
+			nix(t, "nix-store", "--store", root, "--verify")
+			_, err := inNamespace(t, c, method, c.root, root, "", "")
+			if want := "method overlay: the store has a database already"; err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("err = %v, want %q", err, want)
+			}
+			// Without the database, what Nix has added is still kept.
+			check(t, os.RemoveAll(filepath.Join(root, databaseDir)))
+			upper := filepath.Join(root, overlayDir, "upper")
+			_, err = inNamespace(t, c, method, c.root, root, "", "")
+			if want := "method overlay: " + upper + " has what was written"; err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("err = %v, want %q", err, want)
+			}
+			if added, err := filepath.Glob(upper + "/*-new"); len(added) != 1 || err != nil {
+				t.Errorf("in %s: %v, %v", upper, added, err)
+			}
+			if _, err := Import(t.Context(), c.options(t, root)); err != nil {
+				t.Fatal(err)
+			}
+			checkContents(t, c, root)
+		})
+	}
+}
+
 const btrfs = `
 	trap 'exit 77' EXIT
 	truncate -s 200M "$STORE.img"
@@ -102,6 +146,27 @@ const btrfs = `
 	cp -a "$FROM"/nix/store/* "$SOURCE/nix/store"
 	find "$SOURCE/nix/store" -mindepth 1 -exec touch -hd @1 {} + -type f -perm /100 -exec chmod 0555 {} + -o -type f -exec chmod 0444 {} + -o -type d -exec chmod 0555 {} +
 `
+
+// whileSnapshot runs a command when the snapshot has been made and the import
+// waits for the lock of the store.
+func whileSnapshot(command string) string {
+	return btrfs + `
+	mkdir -p "$STORE/nix/store" "$STORE/` + databaseDir + `"
+	(
+		exec 9>"$STORE/` + bigLockFile + `"
+		flock -s 9
+		touch "$STORE.locked"
+		for n in $(seq 500); do
+			if test -e "$STORE/` + snapshotName + `"; then break; fi
+			sleep 0.01
+		done
+		test -e "$STORE/` + snapshotName + `"
+		sleep 0.1
+		` + command + `
+	) >/dev/null &
+	until test -e "$STORE.locked"; do sleep 0.01; done
+`
+}
 
 // A snapshot of a btrfs subvolume becomes the store's directory of paths.
 func TestImportSnapshot(t *testing.T) {
@@ -118,6 +183,10 @@ func TestImportSnapshot(t *testing.T) {
 		{"not a subvolume", MethodSnapshot, "", btrfs + `mv "$SOURCE/nix/store" "$SOURCE/s"; mkdir "$SOURCE/nix/store"; cp -a "$SOURCE"/s/* "$SOURCE/nix/store"`, "SOURCE/nix/store is not a btrfs subvolume\nhint: use method reflink"},
 		{"in the way", MethodSnapshot, "", btrfs + `mkdir -p "$STORE/nix/store/precious"`, "STORE/nix/store/precious is in the way of a snapshot\nhint: use method reflink"},
 		{"existing store", MethodSnapshot, "", btrfs + `nix-store --store "$STORE" --init`, "the store has paths already, and a snapshot is a whole store\nhint: use method reflink"},
+		{"somebody adds", MethodAuto, MethodAuto, whileSnapshot(`touch "$STORE/nix/store/added"`), ""},
+		{"somebody adds to a snapshot", MethodSnapshot, "", whileSnapshot(`touch "$STORE/nix/store/added"`), "STORE/nix/store/added is in the way of a snapshot"},
+		{"Nix adds", MethodAuto, MethodAuto, whileSnapshot(`touch "$STORE.added"; nix-store --store "$STORE" --add "$STORE.added"`), ""},
+		{"Nix adds to a snapshot", MethodSnapshot, "", whileSnapshot(`touch "$STORE.added"; nix-store --store "$STORE" --add "$STORE.added"`), "somebody has begun to use the store meanwhile"},
 		{"modified", MethodSnapshot, "", btrfs + `chmod 755 "$SOURCE` + pathA + `"`, pathA + " has metadata that nothing in a store has"},
 	}
 	if os.Geteuid() != 0 {
@@ -152,6 +221,9 @@ func TestImportSnapshot(t *testing.T) {
 			}
 			if strings.Contains(out, "other") && test.method == MethodSnapshot {
 				t.Errorf("other paths have come with the snapshot:\n%s", out)
+			}
+			if kept := strings.Contains(out, "added\n"); kept != strings.Contains(test.name, "adds") || strings.Contains(out, filepath.Base(snapshotName)) {
+				t.Errorf("what was added is there: %v\n%s", kept, out)
 			}
 			var summary Summary
 			if err := json.Unmarshal([]byte(out[strings.LastIndex(out, "{"):]), &summary); err != nil || summary.Method != test.took {

@@ -1,6 +1,7 @@
 package storedb
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -73,6 +74,13 @@ func (i *importer) snapshot(ctx context.Context, source *os.File) error {
 		_, err = tryLock(fd, unix.LOCK_EX) // nobody else knows of it
 	}
 	if err == nil {
+		err = i.lockReplaceable(ctx)
+	}
+	if e := new(MethodError); errors.As(err, &e) {
+		i.dst.undo = nil
+		return cmp.Or(dir.Close(), removeSnapshot(name), err)
+	}
+	if err == nil {
 		err = unix.Renameat2(unix.AT_FDCWD, name, unix.AT_FDCWD, i.dst.store.Name(), unix.RENAME_EXCHANGE)
 	}
 	if err != nil {
@@ -119,16 +127,8 @@ func (i *importer) snapshotExtras(source *os.File) ([]string, error) {
 			return nil, i.methodError(MethodReflink, info.Path+" has metadata that nothing in a store has, and a snapshot cannot change it", nil)
 		}
 	}
-	// What is in the store would be lost; without a database only leftovers
-	// of a killed import can be there.
-	present, err := readNames(int(i.dst.store.Fd()))
-	if err != nil {
-		return nil, fmt.Errorf("read store: %w", err)
-	}
-	for _, name := range present {
-		if name != linksDir && !wanted[name] && !strings.HasSuffix(name, tempSuffix) {
-			return nil, i.methodError(MethodReflink, filepath.Join(i.dst.store.Name(), name)+" is in the way of a snapshot", nil)
-		}
+	if err := i.checkReplaceable(); err != nil {
+		return nil, err
 	}
 	names, err := readNames(int(source.Fd()))
 	if err != nil {
@@ -144,6 +144,50 @@ func (i *importer) snapshotExtras(source *os.File) ([]string, error) {
 		return nil, i.methodError(MethodReflink, "the source has many other paths", nil)
 	}
 	return extras, nil
+}
+
+// checkReplaceable fails with a *MethodError if something is in the fresh store
+// that would be lost: without a database only leftovers of a killed import can be
+// there.
+func (i *importer) checkReplaceable() error {
+	wanted := make(map[string]bool, len(i.missing))
+	for _, info := range i.missing {
+		wanted[baseName(info.Path)] = true
+	}
+	present, err := readNames(int(i.dst.store.Fd()))
+	if err != nil {
+		return fmt.Errorf("read store: %w", err)
+	}
+	for _, name := range present {
+		if name != linksDir && !wanted[name] && !strings.HasSuffix(name, tempSuffix) {
+			return i.methodError(MethodReflink, filepath.Join(i.dst.store.Name(), name)+" is in the way of a snapshot", nil)
+		}
+	}
+	return nil
+}
+
+// lockReplaceable keeps Nix out of the fresh store until the import has ended,
+// so that what is at its place can be exchanged, and back. It fails with a
+// *MethodError if Nix or somebody else has begun to use the store; then other
+// methods can go on.
+func (i *importer) lockReplaceable(ctx context.Context) error {
+	if err := i.dst.lockDatabase(ctx); err != nil {
+		return err
+	}
+	if !i.dst.fresh {
+		if err := i.lookUp(ctx); err != nil {
+			return err
+		}
+		return i.methodError(MethodReflink, "somebody has begun to use the store meanwhile", nil)
+	}
+	err := i.checkReplaceable()
+	if e := new(MethodError); errors.As(err, &e) {
+		// Copying takes long, and can do without.
+		lock := i.dst.bigLock
+		i.dst.bigLock = nil
+		return cmp.Or(lock.Close(), err)
+	}
+	return err
 }
 
 // createSnapshot makes a snapshot of the open subvolume.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -18,6 +19,13 @@ const overlayDir = "nix/.store-overlay"
 // mount shows the missing paths of the source in the store, in the mount
 // namespace of this process.
 func (i *importer) mount(ctx context.Context, source *os.File) error {
+	// From here on nobody adds to the store what the mounts would hide.
+	if err := i.dst.lockDatabase(ctx); err != nil {
+		return err
+	}
+	if !i.dst.fresh {
+		return i.methodError(MethodReflink, "the store has a database already, and what is mounted is gone before that", nil)
+	}
 	v := mount.View{Source: source.Name(), Target: i.dst.store.Name()}
 	for _, info := range i.missing {
 		v.Names = append(v.Names, baseName(info.Path))
@@ -62,7 +70,14 @@ func (i *importer) overlay(ctx context.Context, v mount.View) error {
 		}
 	}
 	v.Scratch = filepath.Join(i.Store, overlayDir)
-	// What an earlier mount has left belongs to a store that is no longer seen.
+	upper := filepath.Join(v.Scratch, "upper")
+	written, err := os.ReadDir(upper)
+	if err == nil && len(written) > 0 {
+		return i.methodError(MethodReflink, upper+" has what was written to an earlier overlay; remove it if it is not needed", nil)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("look for an earlier overlay: %w", err)
+	}
 	root, err := os.Open(filepath.Dir(v.Scratch))
 	if err != nil {
 		return fmt.Errorf("open store: %w", err)
@@ -111,4 +126,70 @@ func unbind(v mount.View) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// Archives of an empty regular file have at most so many bytes, and those of an
+// empty directory have less.
+const emptyNarSize = 144
+
+// checkValid makes sure that the paths of the closure that are valid are in the
+// open directory of the store: what methods overlay and bind have shown goes with
+// its mount namespace, and stays registered.
+func (i *importer) checkValid(store *os.File, valid map[string]int64) error {
+	var absent, hollow int
+	var first string
+	for _, info := range i.Closure.Paths {
+		if _, ok := valid[info.Path]; !ok {
+			continue
+		}
+		var st unix.Stat_t
+		err := unix.Fstatat(int(store.Fd()), baseName(info.Path), &st, unix.AT_SYMLINK_NOFOLLOW)
+		switch {
+		case errors.Is(err, unix.ENOENT):
+			absent++
+		case err != nil:
+			return fmt.Errorf("look for %s in the store: %w", info.Path, err)
+		case isMountPoint(store, info, &st):
+			hollow++
+		default:
+			continue
+		}
+		if first == "" {
+			first = info.Path
+		}
+	}
+	if absent+hollow == 0 {
+		return nil
+	}
+	e := &InputError{
+		File:   store.Name(),
+		Reason: fmt.Sprintf("%s has no files, nor have %d others of the closure's paths that the database says are valid", first, absent+hollow-1),
+		Hint: "the store was made with --method overlay or bind in another mount namespace, or files were deleted; use 'nix-store --store " +
+			i.Store + " --verify' to drop such paths, then import again",
+	}
+	if hollow > 0 {
+		e.Hint = "the store was made with --method bind in another mount namespace; import into a new store"
+	}
+	return e
+}
+
+// isMountPoint says whether st is of what Bind has made to mount a path on: an
+// empty directory or file that can be written to.
+func isMountPoint(store *os.File, info PathInfo, st *unix.Stat_t) bool {
+	if st.Mode&unix.S_IWUSR == 0 || info.NarSize <= emptyNarSize {
+		return false
+	}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		return st.Size == 0
+	case unix.S_IFDIR:
+		dir, err := openAt(int(store.Fd()), baseName(info.Path), openFlags|unix.O_DIRECTORY, 0)
+		if err != nil {
+			return false // nobody has mounted anything there who may not read it
+		}
+		defer closeRead(dir)
+		names, err := readNames(dir)
+		return err == nil && len(names) == 0
+	}
+	return false
 }
