@@ -62,10 +62,10 @@ func TestGCRootRefused(t *testing.T) {
 		name, want string
 		make       func(t *testing.T, dir string)
 	}{
-		{"../x", `"../x" cannot be the name of a garbage collector root`, nil},
-		{"/x", `"/x" cannot be the name`, nil},
-		{".", `"." cannot be the name`, nil},
-		{"a//b", `"a//b" cannot be the name`, nil},
+		{"../x", `../x: cannot be the name of a garbage collector root`, nil},
+		{"/x", `/x: cannot be the name`, nil},
+		{".", `.: cannot be the name`, nil},
+		{"a//b", `a//b: cannot be the name`, nil},
 		{"per-user", "an empty directory, not roots made by an import", nil},
 		{"profile", "ROOTS/profile/1: not a root made by an import", func(t *testing.T, dir string) {
 			check(t, os.Mkdir(dir+"/profile", 0o755))
