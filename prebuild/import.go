@@ -11,6 +11,7 @@ import (
 	"slices"
 
 	"github.com/nix-community/go-nix/pkg/narinfo/signature"
+	"golang.org/x/sys/unix"
 
 	"vm-prebuild/nar/binarycache"
 	"vm-prebuild/nar/bundle"
@@ -51,16 +52,17 @@ type ImportSource struct {
 	Image   string        // database image of the closure; may be empty
 	Jobs    int           // how many paths are best taken at once; 0 is for the caller to say
 
-	finish, close func() error // may be nil
+	finish func(context.Context) error // may be nil
+	close  func() error                // may be nil
 }
 
 // Finish is to be called after the import: a bundle from a pipe of which nothing
 // was needed is read to its end, and checked.
-func (s *ImportSource) Finish() error {
+func (s *ImportSource) Finish(ctx context.Context) error {
 	if s.finish == nil {
 		return nil
 	}
-	return s.finish()
+	return s.finish(ctx)
 }
 
 // Close ends the use of the source.
@@ -80,7 +82,7 @@ var ErrNoKeys = &SelectionError{"a cache behind a URL is trusted only by its sig
 func OpenImport(ctx context.Context, o ImportOptions) (*ImportSource, error) {
 	o.From = cmp.Or(o.From, "/")
 	if o.Bundle != "" {
-		return o.openBundle()
+		return o.openBundle(ctx)
 	}
 	if binarycache.IsURL(o.From) || exists(filepath.Join(o.From, "nix-cache-info")) {
 		return o.openCache(ctx)
@@ -225,7 +227,7 @@ func toClosure(name string, infos []*narinfo.NarInfo) *storedb.Closure {
 	return c
 }
 
-func (o ImportOptions) openBundle() (_ *ImportSource, err error) {
+func (o ImportOptions) openBundle(ctx context.Context) (_ *ImportSource, err error) {
 	selection, err := Select(o.What, o.PathsFile, "/", o.Stdin)
 	if err != nil {
 		return nil, err
@@ -245,22 +247,18 @@ func (o ImportOptions) openBundle() (_ *ImportSource, err error) {
 			return nil, &SelectionError{"the bundle and the list of paths cannot both be stdin"}
 		}
 		name = "stdin"
-		stream, err := bundle.NewStream(o.Stdin, name)
+		stream, err := bundle.NewStream(ctx, o.Stdin, name)
 		if err != nil {
 			return nil, err
 		}
 		infos, unpack, expect = stream.Infos(), stream.Unpack, stream.Expect
 		source.finish = stream.Close
 	} else {
-		f, err := os.Open(name)
+		f, size, err := openFile(name)
 		if err != nil {
-			return nil, &SelectionError{fmt.Sprintf("open bundle: %v", err)}
+			return nil, err
 		}
 		source.close = f.Close
-		size, err := f.Seek(0, io.SeekEnd)
-		if err != nil {
-			return nil, fmt.Errorf("open bundle: %w\nhint: give a bundle that is no file as '--bundle -'", err)
-		}
 		file, err := bundle.Open(f, size, name)
 		if err != nil {
 			return nil, err
@@ -291,6 +289,22 @@ func (o ImportOptions) openBundle() (_ *ImportSource, err error) {
 		source.Files = &stream{archives{unpack: unpack, find: find}, expect, nil}
 	}
 	return source, nil
+}
+
+// openFile opens a bundle that can be read anywhere, and returns its size.
+func openFile(name string) (*os.File, int64, error) {
+	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0) // a FIFO may have no writer
+	if err != nil {
+		return nil, 0, &SelectionError{fmt.Sprintf("open bundle: %v", err)}
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = &SelectionError{name + ": is not a regular file\nhint: give a pipe or a device as '--bundle - <FILE'"}
+	}
+	if err != nil {
+		return nil, 0, errors.Join(err, f.Close())
+	}
+	return f, info.Size(), nil
 }
 
 // inOrder puts the paths of a closure into the order of those of a bundle; those

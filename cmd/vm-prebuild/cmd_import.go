@@ -57,7 +57,7 @@ func (c *importCommand) Run(ctx context.Context, out *cli.IO) (err error) {
 	if err != nil {
 		return err
 	}
-	return source.Finish()
+	return source.Finish(ctx)
 }
 
 // Examples are shown by --help.

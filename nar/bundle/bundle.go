@@ -25,6 +25,7 @@
 package bundle
 
 import (
+	"bufio"
 	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
@@ -45,7 +46,7 @@ const (
 	trailerSize = 8 + 8 + sha256.Size + int64(len(magic))
 
 	// Bounds on what a bundle can make its reader do.
-	maxMetadata = 256 << 20 // bytes, unpacked
+	maxMetadata = 64 << 20 // bytes, packed and unpacked
 	maxPaths    = 1 << 20
 	maxChunk    = 64 << 20 // bytes; what is written has at most a few MiB
 )
@@ -146,29 +147,33 @@ func readMetadata(r *reader) (*metadata, error) {
 		return nil, r.errorf(err, "metadata: %v", err)
 	}
 	defer text.Close()
-	all, err := io.ReadAll(io.LimitReader(text, int64(unpacked)+1))
-	if err != nil {
-		return nil, r.errorf(err, "metadata: %v", err)
-	}
-	if uint64(len(all)) != unpacked {
-		return nil, r.errorf(nil, "metadata have not the %d bytes that they should have", unpacked)
-	}
-	if err := m.parse(r, string(all)); err != nil {
+	limited := &io.LimitedReader{R: text, N: int64(unpacked) + 1}
+	if err := m.parse(r, bufio.NewReaderSize(limited, readBuffer)); err != nil {
 		return nil, err
+	}
+	if limited.N != 1 {
+		return nil, r.errorf(nil, "metadata have not the %d bytes that they should have", unpacked)
 	}
 	return m, nil
 }
 
-// parse reads the narinfos.
-func (m *metadata) parse(r *reader, text string) error {
+// parse reads the narinfos, one after the other.
+func (m *metadata) parse(r *reader, text *bufio.Reader) error {
 	m.index = map[string]int{}
-	for text != "" {
-		one, rest, ok := strings.Cut(text, "\n\n")
-		if !ok {
-			return r.errorf(nil, "metadata: a narinfo without an empty line after it")
+	var one bytes.Buffer
+	for {
+		one.Reset()
+		err := cutNarInfo(&one, text)
+		if errors.Is(err, io.EOF) {
+			if one.Len() > 0 {
+				return r.errorf(nil, "metadata: a narinfo without an empty line after it")
+			}
+			return nil
 		}
-		text = rest
-		info, err := narinfo.Parse(strings.NewReader(one+"\n"), fmt.Sprintf("%s: narinfo %d", r.name, len(m.infos)+1))
+		if err != nil {
+			return r.errorf(err, "metadata: %v", err)
+		}
+		info, err := narinfo.Parse(&one, fmt.Sprintf("%s: narinfo %d", r.name, len(m.infos)+1))
 		if err != nil {
 			return err
 		}
@@ -189,7 +194,22 @@ func (m *metadata) parse(r *reader, text string) error {
 			}
 		}
 	}
-	return nil
+}
+
+// cutNarInfo takes a narinfo, and the empty line after it, out of text.
+func cutNarInfo(one *bytes.Buffer, text *bufio.Reader) error {
+	begin := true // of a line
+	for {
+		part, err := text.ReadSlice('\n')
+		if begin && string(part) == "\n" {
+			return nil
+		}
+		one.Write(part)
+		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
+			return err
+		}
+		begin = err == nil
+	}
 }
 
 // find returns the number of a store path.

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nix-community/go-nix/pkg/narinfo/signature"
 	"golang.org/x/sync/errgroup"
@@ -56,7 +57,7 @@ func unpackAll(t testing.TB, infos []*narinfo.NarInfo, unpack func(context.Conte
 
 func unpackStream(t testing.TB, r io.Reader) error {
 	t.Helper()
-	s, err := NewStream(r, "test")
+	s, err := NewStream(t.Context(), r, "test")
 	if err != nil {
 		return err
 	}
@@ -66,7 +67,7 @@ func unpackStream(t testing.TB, r io.Reader) error {
 	if err := unpackAll(t, s.Infos(), s.Unpack); err != nil {
 		return err
 	}
-	return s.Close()
+	return s.Close(t.Context())
 }
 
 func unpackFile(t testing.TB, b []byte) error {
@@ -135,7 +136,7 @@ func TestStreamExpectsFew(t *testing.T) {
 	s := nartest.NewStore(t, 20, 3<<20)
 	b := write(t, s, 2)
 	for _, want := range [][]int{{0}, {5}, {3, 4, 17}, {19}} {
-		stream, err := NewStream(bytes.NewReader(b), "test")
+		stream, err := NewStream(t.Context(), bytes.NewReader(b), "test")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -190,6 +191,51 @@ func TestDamaged(t *testing.T) {
 		check("changed", i, changed)
 	}
 	check("longer", len(b), append(bytes.Clone(b), 0))
+}
+
+// Wherever a pipe brings no more, the end of the context ends the wait.
+func TestStalled(t *testing.T) {
+	b := write(t, nartest.NewStore(t, 3, 3<<20), 1)
+	ended := errors.New("ended")
+	for _, n := range []int{0, len(magic), 500, len(b) / 2, len(b) - 100, len(b)} {
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() { _, _ = w.Write(b[:n]) }()
+		ctx, cancel := context.WithCancelCause(t.Context())
+		done := make(chan error)
+		dir := nartest.OpenDir(t)
+		go func() {
+			done <- func() error {
+				s, err := NewStream(ctx, r, "test")
+				if err != nil {
+					return err
+				}
+				if err := s.Expect(paths(s.Infos())); err != nil {
+					return err
+				}
+				for _, info := range s.Infos() {
+					if err := s.Unpack(ctx, info, dir, filepath.Base(info.StorePath)); err != nil {
+						return err
+					}
+				}
+				return s.Close(ctx)
+			}()
+		}()
+		time.AfterFunc(50*time.Millisecond, func() { cancel(ended) })
+		select {
+		case err := <-done:
+			if !errors.Is(err, ended) {
+				t.Errorf("after %d bytes: %v", n, err)
+			}
+		case <-time.After(10 * time.Second):
+			t.Errorf("after %d bytes: it still waits", n)
+		}
+		if err := errors.Join(w.Close(), r.Close()); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 func TestTruncatedMessage(t *testing.T) {

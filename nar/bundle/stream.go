@@ -1,7 +1,6 @@
 package bundle
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/binary"
@@ -19,6 +18,7 @@ import (
 type Stream struct {
 	*metadata
 	r            *reader
+	in           *input           // that r reads
 	turns        map[string]*turn // of the expected paths
 	next         int              // number of the path that comes next in the bundle
 	offsets      []int64          // of the archives that have come
@@ -33,12 +33,59 @@ type turn struct {
 }
 
 // NewStream reads what a bundle says of itself, up to its first archive. What is
-// wrong with it is an *Error. name is for messages.
-func NewStream(r io.Reader, name string) (*Stream, error) {
-	s := &Stream{r: &reader{r: bufio.NewReaderSize(r, readBuffer), name: name}}
+// wrong with it is an *Error. name is for messages. When the context of a call
+// ends, so does the call, even if r then waits for its writer; r may be read
+// until it has something, and must not be used by others.
+func NewStream(ctx context.Context, r io.Reader, name string) (*Stream, error) {
+	in := &input{ctx: ctx, r: r, buf: make([]byte, readBuffer), result: make(chan result, 1)}
+	s := &Stream{r: &reader{r: in, name: name}, in: in}
 	var err error
 	s.metadata, err = readMetadata(s.r)
 	return s, err
+}
+
+// input is a buffered reader that does not wait for a slow one after the end of
+// a context.
+type input struct {
+	ctx     context.Context // of the call that reads
+	r       io.Reader
+	buf     []byte // belongs to the goroutine that reads, while there is one
+	rest    []byte // of buf, not taken yet
+	reading bool   // a goroutine reads, and sends a result
+	result  chan result
+	err     error // of r
+}
+
+type result struct {
+	n   int
+	err error
+}
+
+func (i *input) Read(p []byte) (int, error) {
+	for len(i.rest) == 0 {
+		if i.err != nil {
+			return 0, i.err
+		}
+		if i.ctx.Err() != nil {
+			return 0, context.Cause(i.ctx)
+		}
+		if !i.reading {
+			i.reading = true
+			go func() {
+				n, err := i.r.Read(i.buf)
+				i.result <- result{n, err}
+			}()
+		}
+		select {
+		case got := <-i.result:
+			i.reading, i.rest, i.err = false, i.buf[:got.n], got.err
+		case <-i.ctx.Done():
+			return 0, context.Cause(i.ctx)
+		}
+	}
+	n := copy(p, i.rest)
+	i.rest = i.rest[n:]
+	return n, nil
 }
 
 // Infos returns what the bundle says of its paths, in the order in which they
@@ -81,6 +128,7 @@ func (s *Stream) Unpack(ctx context.Context, info *narinfo.NarInfo, dir *os.File
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+	s.in.ctx = ctx // until the turn of the next one
 	if err := s.skipTo(t.number); err != nil {
 		return err
 	}
@@ -110,10 +158,11 @@ func (s *Stream) Unpack(ctx context.Context, info *narinfo.NarInfo, dir *os.File
 // Close reads a bundle that nothing was expected of to its end, and fails if
 // anything is wrong with that: who writes into a pipe is not to be told that
 // nobody wants it.
-func (s *Stream) Close() error {
+func (s *Stream) Close(ctx context.Context) error {
 	if len(s.turns) > 0 {
 		return nil
 	}
+	s.in.ctx = ctx
 	return s.pass(&turn{})
 }
 
