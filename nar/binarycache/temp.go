@@ -28,9 +28,7 @@ type tempDir struct {
 
 // newTempDir makes one, having removed those that nobody uses any more.
 func newTempDir(ctx context.Context, cache string) (*tempDir, error) {
-	if err := removeStale(cache); err != nil {
-		return nil, fmt.Errorf("remove what a killed process has left in the cache: %w", err)
-	}
+	removeStale(cache)
 	for ctx.Err() == nil {
 		path, err := os.MkdirTemp(cache, tempPattern)
 		if err != nil {
@@ -77,30 +75,26 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// removeStale removes the directories that nobody holds the lock of.
-func removeStale(cache string) error {
+// removeStale removes the directories of ours that nobody holds the lock of. What
+// cannot be removed stays: it is in nobody's way.
+func removeStale(cache string) {
 	stale, err := fs.Glob(os.DirFS(cache), tempPattern+"*")
 	if err != nil {
-		return err
+		return
 	}
 	for _, name := range stale {
 		path := filepath.Join(cache, name)
-		lock, err := os.Open(path)
-		if errors.Is(err, fs.ErrNotExist) {
+		// It may be anything: what waits for a writer, or leads elsewhere.
+		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+		if err != nil {
 			continue
 		}
-		if err != nil {
-			return err
+		var info unix.Stat_t
+		if unix.Fstat(fd, &info) == nil && int(info.Uid) == os.Geteuid() && unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) == nil {
+			_ = os.RemoveAll(path) // the next export tries again
 		}
-		if unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
-			err = os.RemoveAll(path)
-		}
-		lock.Close()
-		if err != nil {
-			return err
-		}
+		_ = unix.Close(fd) // nothing has been written
 	}
-	return nil
 }
 
 // create makes a file.

@@ -257,6 +257,21 @@ func TestWriteRemovesLeftovers(t *testing.T) {
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
 		t.Fatal(err)
 	}
+	others := filepath.Join(o.Location, tempPattern)
+	err = errors.Join(unix.Mkfifo(others+"fifo", 0o600), os.Symlink(t.TempDir(), others+"link"), os.Mkdir(others+"closed", 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if os.Geteuid() == 0 {
+		if err := errors.Join(os.Mkdir(others+"foreign", 0o700), os.Chown(others+"foreign", 12345, -1)); err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			if _, err := os.Stat(others + "foreign"); err != nil {
+				t.Error(err)
+			}
+		}()
+	}
 	mustWrite(t, o)
 	if _, err := os.Stat(left); err == nil {
 		t.Error("what a killed process has left is still there")
