@@ -13,9 +13,15 @@ import (
 	"github.com/mikelolasagasti/xz"
 )
 
-// maxWindow bounds the memory that a stream can make its decompression take: no
-// level of zstd that Nix uses needs more than 8 MiB, nor one of xz 64 MiB.
-const maxWindow = 64 << 20
+// These bound the memory that a stream can make its decompression take: zstd
+// needs no more than 8 MiB up to level 19, nor any level of xz more than 64 MiB.
+const (
+	maxWindow     = 16 << 20 // of zstd
+	maxDictionary = 64 << 20 // of xz
+)
+
+// errWindow says why a stream is refused.
+var errWindow = fmt.Errorf("%w: more than %d MiB\nhint: it was compressed with a level of 20 or more, or with --long; compress it with 19 or less", zstd.ErrWindowSizeExceeded, maxWindow>>20)
 
 // readBuffer is how much is read at once of a compressed stream.
 const readBuffer = 64 << 10
@@ -52,6 +58,9 @@ func (d *Decompressor) NewReader(r io.Reader, method Method) (io.ReadCloser, err
 		buffered.Reset(r)
 	}
 	stream, err := d.open(buffered, method)
+	if errors.Is(err, zstd.ErrWindowSizeExceeded) {
+		err = errWindow
+	}
 	if err != nil {
 		return nil, &Error{method, err}
 	}
@@ -67,7 +76,7 @@ func (d *Decompressor) open(r *bufio.Reader, method Method) (io.Reader, error) {
 		// One goroutine for each stream: there are as many streams as CPUs.
 		return zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow))
 	case XZ:
-		return xz.NewReader(r, maxWindow)
+		return xz.NewReader(r, maxDictionary)
 	case Bzip2, "":
 		return bzip2.NewReader(r), nil
 	case Gzip:
@@ -87,6 +96,9 @@ type reader struct {
 
 func (r *reader) Read(p []byte) (int, error) {
 	n, err := r.Reader.Read(p)
+	if errors.Is(err, zstd.ErrWindowSizeExceeded) {
+		err = errWindow
+	}
 	if err != nil && !errors.Is(err, io.EOF) {
 		err = &Error{r.method, err}
 	}
