@@ -16,7 +16,7 @@ import (
 // A pipe that brings nothing does not outlast the context.
 func TestImportStalledBundle(t *testing.T) {
 	r, w := io.Pipe()
-	defer w.Close()
+	defer func() { _ = w.Close() }()
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(20*time.Millisecond, cancel)
 	start := time.Now()
