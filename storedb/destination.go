@@ -64,7 +64,9 @@ func openDestination(ctx context.Context, root string, p patience) (*destination
 	d := &destination{root: root, patience: p}
 	err := d.openStore(ctx)
 	if err == nil && !d.fresh {
-		err = d.lockDatabase(ctx)
+		if err = d.lockDatabase(ctx); err == nil {
+			err = d.removeStaleDatabase()
+		}
 	}
 	if err == nil {
 		var made bool

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -159,7 +158,7 @@ func (i *importer) checkReplaceable() error {
 		return fmt.Errorf("read store: %w", err)
 	}
 	for _, name := range present {
-		if name != linksDir && !wanted[name] && !strings.HasSuffix(name, tempSuffix) {
+		if name != linksDir && !wanted[name] && !isTempName(name) {
 			return i.methodError(MethodReflink, filepath.Join(i.dst.store.Name(), name)+" is in the way of a snapshot", nil)
 		}
 	}

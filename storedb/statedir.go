@@ -132,6 +132,22 @@ func (d *destination) lockDatabase(ctx context.Context) error {
 	return nil
 }
 
+// removeStaleDatabase removes the directory of a new database from a store that
+// has one: an import was killed when it had just moved it. One that lives, and
+// finds only later that the store has a database, has locked the store.
+func (d *destination) removeStaleDatabase() error {
+	ok, err := tryLock(int(d.store.Fd()), unix.LOCK_EX)
+	if err != nil || !ok {
+		return err
+	}
+	err = os.RemoveAll(filepath.Join(d.root, newDatabaseDir))
+	_, unlockErr := tryLock(int(d.store.Fd()), unix.LOCK_UN)
+	if err = errors.Join(err, unlockErr); err != nil {
+		return fmt.Errorf("remove the database of an incomplete import: %w", err)
+	}
+	return nil
+}
+
 // openLockFile opens a file to lock. It says whether it has made it.
 func openLockFile(name string) (f *os.File, made bool, err error) {
 	const flags = os.O_RDWR | unix.O_NOFOLLOW

@@ -139,7 +139,7 @@ func newCommand(o Options, s *scratch) (*command, error) {
 	}
 	c.cmd = &exec.Cmd{
 		Path: "/proc/self/exe", Args: append([]string{stageName}, o.Command...),
-		Env:        apply(env, Environment(s.visible, env)),
+		Env: apply(env, Environment(s.visible, env)),
 		// Descriptors 3 and 4, and 5, which the command and its children keep: as
 		// long as one of them lives, the directory is not taken for a stale one.
 		ExtraFiles: append(c.theirs[:len(c.theirs):len(c.theirs)], s.lock),
