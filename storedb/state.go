@@ -1,6 +1,7 @@
 package storedb
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/sha256"
@@ -8,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"path/filepath"
 )
 
@@ -18,6 +20,7 @@ type StateOptions struct {
 	Closure     *Closure // the same, if it was read from elsewhere or already
 	From        string   // root of the store that has the derivations of the closure; empty means /
 	DBImage     string   // directory made by [WriteImage] of ClosureInfo; may be empty
+	Present     bool     // all paths of ClosureInfo must be in the store; for use with DBImage
 	Jobs        int      // derivations to read at once; 0 or less means one for each CPU
 }
 
@@ -120,18 +123,45 @@ func (o *StateOptions) identity() (digest [sha256.Size]byte, paths int, err erro
 	if err != nil {
 		return digest, 0, err
 	}
-	err = readInput(filepath.Join(o.ClosureInfo, StorePathsFile), func(r io.Reader) error {
-		buf := make([]byte, 64<<10)
-		for {
-			n, err := r.Read(buf)
-			paths += bytes.Count(buf[:n], []byte{'\n'})
-			if errors.Is(err, io.EOF) {
-				return nil
-			}
-			if err != nil {
-				return fmt.Errorf("read closureInfo: %w", err)
+	var present map[string]bool
+	if o.Present {
+		if present, err = o.inStore(); err != nil {
+			return digest, 0, err
+		}
+	}
+	file := filepath.Join(o.ClosureInfo, StorePathsFile)
+	err = readInput(file, func(r io.Reader) error {
+		lines := bufio.NewScanner(r)
+		for lines.Scan() {
+			paths++
+			base, _ := bytes.CutPrefix(lines.Bytes(), []byte(StoreDir+"/"))
+			if o.Present && !present[string(base)] {
+				return &InputError{File: file, Line: paths, Reason: fmt.Sprintf("%s is not in the store %s", lines.Bytes(), filepath.Join(o.Root, storeDir)),
+					Hint: "without --register-only, it would be copied there"}
 			}
 		}
+		if err := lines.Err(); err != nil {
+			return fmt.Errorf("read closureInfo: %w", err)
+		}
+		return nil
 	})
 	return digest, paths, err
+}
+
+// inStore returns the names of what is in the store already.
+func (o *StateOptions) inStore() (map[string]bool, error) {
+	store, err := os.Open(filepath.Join(o.Root, storeDir))
+	if err != nil {
+		return nil, fmt.Errorf("read store: %w", err)
+	}
+	defer store.Close()
+	names, err := readNames(int(store.Fd()))
+	if err != nil {
+		return nil, fmt.Errorf("read store: %w", err)
+	}
+	present := make(map[string]bool, len(names))
+	for _, name := range names {
+		present[name] = true
+	}
+	return present, nil
 }

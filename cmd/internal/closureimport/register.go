@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"time"
 
 	"vm-prebuild/cmd/internal/cli"
@@ -19,9 +17,7 @@ import (
 // database already.
 func RegisterImage(ctx context.Context, o storedb.StateOptions, asJSON bool, out *cli.IO) (done bool, err error) {
 	start := time.Now()
-	if err := checkPresent(o); err != nil {
-		return false, err
-	}
+	o.Present = true
 	state, err := storedb.CreateState(ctx, o)
 	if errors.Is(err, fs.ErrExist) {
 		return false, nil
@@ -35,43 +31,4 @@ func RegisterImage(ctx context.Context, o storedb.StateOptions, asJSON bool, out
 	}
 	_, err = fmt.Fprintf(out.Stdout, "registered %d of %d paths from the database image in %v\n", summary.Placed, summary.Paths, summary.Total.Round(time.Millisecond))
 	return true, err
-}
-
-// checkPresent makes sure that all paths of the closure are in the store.
-func checkPresent(o storedb.StateOptions) error {
-	file := filepath.Join(o.ClosureInfo, storedb.StorePathsFile)
-	paths, err := storedb.ReadStorePaths(file)
-	if err != nil {
-		return err
-	}
-	store := filepath.Join(o.Root, storedb.StoreDir)
-	names, err := readNames(store)
-	if err != nil {
-		return fmt.Errorf("read store: %w", err)
-	}
-	present := make(map[string]bool, len(names))
-	for _, name := range names {
-		present[name] = true
-	}
-	for _, path := range paths {
-		if !present[path[len(storedb.StoreDir)+1:]] {
-			return &storedb.InputError{File: file, Reason: fmt.Sprintf("%s is not in the store %s", path, store),
-				Hint: "without --register-only, it would be copied there"}
-		}
-	}
-	return nil
-}
-
-// readNames returns the names in a directory, unsorted, and none if there is no
-// such directory.
-func readNames(dir string) ([]string, error) {
-	f, err := os.Open(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return f.Readdirnames(-1)
 }
