@@ -75,7 +75,6 @@ func CreateState(ctx context.Context, o StateOptions) (state State, err error) {
 	if err := d.publishDatabase(); err != nil {
 		return State{}, err
 	}
-	d.commit()
 	return state, nil
 }
 
