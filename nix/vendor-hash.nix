@@ -1,2 +1,2 @@
 # NAR hash of what `go mod vendor` makes; nix/update-vendor-hash.sh writes it.
-"sha256-+bVasUXd4lI3hUB9WMgOZp69iHgBESm9lRBfFbw0s2o="
+"sha256-cNj+s85lVulC87p9L7YfGD7AxaSgxMci/yY9D3OPpZQ="

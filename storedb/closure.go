@@ -1,16 +1,19 @@
 package storedb
 
 import (
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"unicode"
+
+	"github.com/zeebo/blake3"
 )
 
 // registrationFile is the file of a closureInfo directory that has all about its
@@ -22,8 +25,7 @@ type Closure struct {
 	Name  string // file or store that it was read from, for messages
 	Paths []PathInfo
 
-	// SHA-256 of the registration file; zero if it was read from elsewhere.
-	digest [sha256.Size]byte
+	digest digest // of the registration file; zero if it was read from elsewhere
 }
 
 // ReadClosureInfo reads the directory that nixpkgs' closureInfo builds, as
@@ -45,17 +47,27 @@ func ReadClosureInfo(dir string) (*Closure, error) {
 // register the closure.
 func ReadRegistration(registration, storePaths string) (*Closure, error) {
 	c := &Closure{Name: registration}
+	var listed []string
+	var listErr error
+	var list sync.WaitGroup
+	if storePaths != "" {
+		list.Go(func() { listed, listErr = ReadStorePaths(storePaths) })
+	}
 	err := readInput(registration, func(r io.Reader) (err error) {
-		digest := sha256.New()
-		c.Paths, err = ParseRegistration(io.TeeReader(r, digest), registration)
-		digest.Sum(c.digest[:0])
+		hash := blake3.New()
+		c.Paths, err = ParseRegistration(io.TeeReader(r, hash), registration)
+		hash.Sum(c.digest[:0])
 		return err
 	})
+	list.Wait()
 	if err != nil {
 		return nil, err
 	}
+	if listErr != nil {
+		return nil, listErr
+	}
 	if storePaths != "" {
-		if err := checkStorePaths(storePaths, c.Paths); err != nil {
+		if err := checkStorePaths(storePaths, listed, c.Paths); err != nil {
 			return nil, err
 		}
 	}
@@ -135,20 +147,7 @@ const StorePathsFile = "store-paths"
 func ReadStorePaths(file string) ([]string, error) {
 	var paths []string
 	seen := map[string]bool{}
-	err := eachStorePath(file, func(lines *lineReader, path string) error {
-		if seen[path] {
-			return lines.errorf("%s is listed a second time", path)
-		}
-		seen[path] = true
-		paths = append(paths, path)
-		return nil
-	})
-	return paths, err
-}
-
-// eachStorePath calls f with each line of a file that lists store paths.
-func eachStorePath(file string, f func(lines *lineReader, path string) error) error {
-	return readInput(file, func(r io.Reader) error {
+	err := readInput(file, func(r io.Reader) error {
 		lines := newLineReader(r, file)
 		for {
 			line, err := lines.next()
@@ -162,29 +161,32 @@ func eachStorePath(file string, f func(lines *lineReader, path string) error) er
 			if err := CheckStorePath(path); err != nil {
 				return lines.errorAt(lines.line, err, "path %v", err)
 			}
-			if err := f(&lines, path); err != nil {
-				return err
+			if seen[path] {
+				return lines.errorf("%s is listed a second time", path)
 			}
+			seen[path] = true
+			paths = append(paths, path)
 		}
 	})
+	return paths, err
 }
 
-// checkStorePaths checks that file lists the paths of infos and no others. A
-// difference means that the directory was put together by hand or cut off.
-func checkStorePaths(file string, infos []PathInfo) error {
+// checkStorePaths checks that the paths listed in file are those of infos and no
+// others. A difference means that the directory was put together by hand or cut
+// off.
+func checkStorePaths(file string, listed []string, infos []PathInfo) error {
+	if slices.EqualFunc(listed, infos, func(path string, info PathInfo) bool { return path == info.Path }) {
+		return nil // as closureInfo writes them
+	}
 	unlisted := make(map[string]bool, len(infos))
 	for _, info := range infos {
 		unlisted[info.Path] = true
 	}
-	err := eachStorePath(file, func(lines *lineReader, path string) error {
-		if _, ok := unlisted[path]; !ok {
-			return lines.errorf("%s is not in the registration", path)
+	for n, path := range listed {
+		if !unlisted[path] { // they are all different
+			return &InputError{File: file, Line: n + 1, Reason: path + " is not in the registration"}
 		}
 		unlisted[path] = false
-		return nil
-	})
-	if err != nil {
-		return err
 	}
 	for _, info := range infos {
 		if unlisted[info.Path] {

@@ -58,9 +58,11 @@ create table if not exists DerivationOutputs (
 create table if not exists SchemaMigrations (migration text primary key not null);
 insert or ignore into SchemaMigrations values ('20260309-drop-redundant-indexreferrer');`
 
-const indices = `
-create index if not exists IndexReference on Refs(reference);
-create index if not exists IndexDerivationOutputs on DerivationOutputs(path);`
+const (
+	referenceIndex = "create index if not exists IndexReference on Refs(reference);\n"
+	outputsIndex   = "create index if not exists IndexDerivationOutputs on DerivationOutputs(path);\n"
+	indices        = referenceIndex + outputsIndex
+)
 
 // busyTimeout is how long SQLite itself waits for a lock, in milliseconds;
 // between two such waits contexts are looked at.
@@ -79,7 +81,7 @@ type database struct {
 }
 
 // createDatabase makes a database in which nothing is valid. It keeps no
-// journal: until seal has been called the file is worth nothing to anybody.
+// journal: until the [draft] is complete the file is worth nothing to anybody.
 func createDatabase(ctx context.Context, file string) (*database, error) {
 	db, err := connect(file, "_journal_mode=OFF&_synchronous=OFF&_foreign_keys=0"+cacheSize)
 	if err != nil {
@@ -130,35 +132,6 @@ func connect(file, options string) (*database, error) {
 		return nil, (&database{file: file}).failed("open", err)
 	}
 	return &database{conn.(*sqlite3.SQLiteConn), file}, nil
-}
-
-// writeDatabase makes a database in which the paths of g are valid, and nothing
-// else. It is complete: one file, that Nix has nothing to add to.
-func writeDatabase(ctx context.Context, file string, g *graph, outputs map[string][]output, when int64) error {
-	db, err := createDatabase(ctx, file)
-	if err != nil {
-		return err
-	}
-	tx, err := db.begin(ctx)
-	if err == nil {
-		err = insert(ctx, tx, g, outputs, nil, when)
-	}
-	if err == nil {
-		err = tx.Commit(ctx)
-	}
-	if err != nil {
-		return errors.Join(err, db.Close())
-	}
-	return db.seal(ctx)
-}
-
-// seal completes a fresh database and closes it.
-func (db *database) seal(ctx context.Context) error {
-	err := db.exec(ctx, indices+"pragma journal_mode = wal;")
-	if err != nil {
-		err = db.failed("complete", err)
-	}
-	return errors.Join(err, db.Close())
 }
 
 func (db *database) exec(ctx context.Context, statements string, args ...driver.Value) error {

@@ -3,7 +3,6 @@ package storedb
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"database/sql/driver"
 	"encoding/hex"
 	"errors"
@@ -19,10 +18,14 @@ import (
 
 // The files of a database image. The digests are in hexadecimal, followed by a
 // newline.
+//
+// That of the database is there to notice damage: whoever can change the
+// database can change its digest, too. A checksum does, CRC-32C. What the image
+// is of has to be known for certain.
 const (
 	imageDatabase       = databaseName
-	imageDatabaseDigest = databaseName + ".sha256"
-	imageClosureDigest  = registrationFile + ".sha256" // of the registration that it was made from
+	imageDatabaseDigest = databaseName + ".crc32c"
+	imageClosureDigest  = registrationFile + ".blake3" // of the registration that it was made from
 )
 
 // imageTime is the time of registration of all paths in an image, which must not
@@ -41,11 +44,11 @@ type ImageOptions struct {
 // is valid, for many stores to be made from: see [Options] and [StateOptions].
 // The same closure gives the same bytes.
 //
-// The directory Out then has the database, db.sqlite, its digest,
-// db.sqlite.sha256, and that of the registration, registration.sha256, by which
-// it is known what the image is of.
+// The directory Out then has the database, db.sqlite, its checksum,
+// db.sqlite.crc32c, and the digest of the registration, registration.blake3, by
+// which it is known what the image is of.
 func WriteImage(ctx context.Context, o ImageOptions) error {
-	if o.Closure.digest == [sha256.Size]byte{} {
+	if o.Closure.digest == (digest{}) {
 		return errors.New("write database image: the closure was not read from a registration")
 	}
 	g, err := newGraph(o.Closure)
@@ -77,13 +80,13 @@ func writeImage(ctx context.Context, temp string, o ImageOptions, g *graph, outp
 	if err := writeDatabase(ctx, file, g, outputs, imageTime); err != nil {
 		return err
 	}
-	digest, err := fileDigest(file)
+	sum, err := checksumOfFile(file)
 	if err != nil {
 		return err
 	}
 	names := []string{imageDatabase, imageDatabaseDigest, imageClosureDigest}
-	for i, digest := range [][sha256.Size]byte{digest, o.Closure.digest} {
-		if err := os.WriteFile(filepath.Join(temp, names[i+1]), []byte(hex.EncodeToString(digest[:])+"\n"), 0o644); err != nil {
+	for i, hash := range [][]byte{sum[:], o.Closure.digest[:]} {
+		if err := os.WriteFile(filepath.Join(temp, names[i+1]), fmt.Appendf(nil, "%x\n", hash), 0o644); err != nil {
 			return err
 		}
 	}
@@ -99,42 +102,55 @@ func writeImage(ctx context.Context, temp string, o ImageOptions, g *graph, outp
 // registration with the digest that wanted returns, and have so many paths.
 // What is wrong with the image is returned as an *InputError; file may then be
 // there.
-func copyImage(ctx context.Context, dir, file string, wanted func() (digest [sha256.Size]byte, paths int, err error)) error {
-	sum, err := readDigest(filepath.Join(dir, imageDatabaseDigest))
-	if err != nil {
-		return err
-	}
-	var digest [sha256.Size]byte
+func copyImage(ctx context.Context, dir, file string, wanted func() (of digest, paths int, err error)) error {
+	var of digest
 	var paths int
-	group, ctx := errgroup.WithContext(ctx)
+	var found imageRows
+	group, groupCtx := errgroup.WithContext(ctx)
 	group.Go(func() (err error) {
-		digest, paths, err = wanted()
+		of, paths, err = wanted()
 		return err
 	})
-	group.Go(func() error { return copyChecked(filepath.Join(dir, imageDatabase), file, sum) })
+	group.Go(func() (err error) {
+		if err = copyChecked(dir, file); err == nil {
+			found, err = readImage(groupCtx, filepath.Join(dir, imageDatabase), file)
+		}
+		return err
+	})
 	if err := group.Wait(); err != nil {
 		return err
 	}
-	if err := isImageOf(dir, digest); err != nil {
+	if err := isImageOf(dir, of); err != nil {
 		return err
 	}
-	return checkImage(context.WithoutCancel(ctx), filepath.Join(dir, imageDatabase), file, paths)
+	if n := int64(paths); found.paths != n || found.lastID != n || found.lastReference > n {
+		return &InputError{File: filepath.Join(dir, imageDatabase), Hint: imageHint,
+			Reason: fmt.Sprintf("has %d paths, rows up to %d and references to rows up to %d, but the closure has %d paths", found.paths, found.lastID, found.lastReference, paths)}
+	}
+	return nil
 }
 
 // isImageOf makes sure that dir has the image of the registration with the
 // digest.
-func isImageOf(dir string, digest [sha256.Size]byte) error {
-	of, err := readDigest(filepath.Join(dir, imageClosureDigest))
-	if err == nil && digest != of {
+func isImageOf(dir string, wanted digest) error {
+	var of digest
+	err := readDigest(filepath.Join(dir, imageClosureDigest), of[:])
+	if err == nil && of != wanted {
 		err = &InputError{File: dir, Reason: "is the database image of another closure",
 			Hint: "make it again: 'nix-closure-import db-image' with the closureInfo that is imported"}
 	}
 	return err
 }
 
-// copyChecked copies the database of an image, or makes a reflink to it, and
-// compares its digest. It is the copy that is looked at: nobody else changes it.
-func copyChecked(from, to string, sum [sha256.Size]byte) error {
+// copyChecked copies the database of an image and compares its checksum: of what
+// has been written, which nobody else changes. It is on the disk then, while
+// others are still busy.
+func copyChecked(dir, to string) error {
+	var want, got checksum
+	if err := readDigest(filepath.Join(dir, imageDatabaseDigest), want[:]); err != nil {
+		return err
+	}
+	from := filepath.Join(dir, imageDatabase)
 	in, err := openImageFile(from)
 	if err != nil {
 		return err
@@ -145,15 +161,14 @@ func copyChecked(from, to string, sum [sha256.Size]byte) error {
 		return fmt.Errorf("copy database image: %w", err)
 	}
 	defer out.Close()
-	if _, err := io.Copy(out, in); err != nil {
-		return fmt.Errorf("copy database image: %w", err)
+	if got, err = checksumOf(io.TeeReader(in, out)); err == nil {
+		err = syncFile(out)
 	}
-	got, err := digestOf(io.NewSectionReader(out, 0, 1<<62))
 	if err != nil {
 		return fmt.Errorf("copy database image: %w", err)
 	}
-	if got != sum {
-		return &InputError{File: from, Reason: "damaged: its SHA-256 digest is not the one in " + imageDatabaseDigest, Hint: imageHint}
+	if got != want {
+		return &InputError{File: from, Reason: "damaged: its checksum is not the one in " + imageDatabaseDigest, Hint: imageHint}
 	}
 	// Where the header says what is needed to read and write: a write-ahead log.
 	var version [2]byte
@@ -168,21 +183,30 @@ func copyChecked(from, to string, sum [sha256.Size]byte) error {
 
 const imageHint = "make the image again with 'nix-closure-import db-image'"
 
-// checkImage makes sure that file, the copy of image, is a database as
-// [writeDatabase] makes it, with so many paths: a digest says nothing about who
-// made it.
-func checkImage(ctx context.Context, image, file string, paths int) error {
+// imageRows is what is in a database, as far as it can be told soon.
+type imageRows struct {
+	paths         int64
+	lastID        int64 // of a path, now or ever
+	lastReference int64 // the last path that refers to one or is referred to
+}
+
+// readImage makes sure that file, the copy of image, is a database as
+// [writeDatabase] makes it: a checksum says nothing about who made it.
+func readImage(ctx context.Context, image, file string) (rows imageRows, err error) {
 	db, err := connect(file, "mode=ro&immutable=1")
 	if err == nil {
-		err = errors.Join(db.checkLikeFresh(ctx, int64(paths)), db.Close())
+		if err = db.checkLikeFresh(ctx); err == nil {
+			rows, err = db.countRows(ctx)
+		}
+		err = errors.Join(err, db.Close())
 	}
 	if input, ok := errors.AsType[*InputError](err); ok {
 		input.File, input.Hint = image, imageHint
 	}
-	return err
+	return rows, err
 }
 
-func (db *database) checkLikeFresh(ctx context.Context, paths int64) error {
+func (db *database) checkLikeFresh(ctx context.Context) error {
 	want, err := freshSchema(ctx)
 	if err != nil {
 		return err
@@ -194,19 +218,24 @@ func (db *database) checkLikeFresh(ctx context.Context, paths int64) error {
 	if !slices.EqualFunc(got, want, slices.Equal[[]driver.Value]) {
 		return &InputError{File: db.file, Reason: "has another schema than images made by this program"}
 	}
-	var counts []driver.Value
-	err = db.query(ctx, "select (select count(*) from ValidPaths), (select coalesce(max(seq), 0) from sqlite_sequence), (select count(*) from Refs where referrer > ? or reference > ?)",
-		[]driver.Value{paths, paths}, func(row []driver.Value) error {
-			counts = slices.Clone(row)
-			return nil
-		})
-	if err != nil {
-		return db.failed("read", err)
-	}
-	if !slices.Equal(counts, []driver.Value{paths, paths, int64(0)}) {
-		return &InputError{File: db.file, Reason: fmt.Sprintf("has %d paths, rows up to %d and %d references beyond, but the closure has %d paths", counts[0], counts[1], counts[2], paths)}
-	}
 	return nil
+}
+
+func (db *database) countRows(ctx context.Context) (rows imageRows, err error) {
+	const query = `select (select count(*) from ValidPaths), (select coalesce(max(seq), 0) from sqlite_sequence),
+		max((select coalesce(max(referrer), 0) from Refs), (select coalesce(max(reference), 0) from Refs))`
+	err = db.query(ctx, query, nil, func(row []driver.Value) (err error) {
+		for i, column := range []*int64{&rows.paths, &rows.lastID, &rows.lastReference} {
+			if *column, err = integer(row[i]); err != nil {
+				return &InputError{File: db.file, Reason: "not the database of a Nix store", Err: err}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		err = db.failed("read", err)
+	}
+	return rows, err
 }
 
 // freshSchema is the schema of a database that has just been made.
@@ -237,22 +266,22 @@ func (db *database) schema(ctx context.Context) (rows [][]driver.Value, err erro
 }
 
 // readDigest reads a digest of an image.
-func readDigest(file string) (digest [sha256.Size]byte, err error) {
+func readDigest(file string, digest []byte) error {
 	f, err := openImageFile(file)
 	if err != nil {
-		return digest, err
+		return err
 	}
 	defer f.Close()
-	line := make([]byte, 2*sha256.Size+2)
+	line := make([]byte, 2*len(digest)+2)
 	n, err := io.ReadFull(f, line)
 	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
-		return digest, fmt.Errorf("read database image: %w", err)
+		return fmt.Errorf("read database image: %w", err)
 	}
 	digits, newline := bytes.CutSuffix(line[:n], []byte{'\n'})
-	if _, err := hex.Decode(digest[:], digits[:min(len(digits), 2*len(digest))]); err != nil || !newline || len(digits) != 2*len(digest) {
-		return digest, &InputError{File: file, Reason: "is not a SHA-256 digest in hexadecimal, followed by a newline", Hint: imageHint}
+	if _, err := hex.Decode(digest, digits[:min(len(digits), 2*len(digest))]); err != nil || !newline || len(digits) != 2*len(digest) {
+		return &InputError{File: file, Reason: fmt.Sprintf("is not a digest of %d hexadecimal digits, followed by a newline", 2*len(digest)), Hint: imageHint}
 	}
-	return digest, nil
+	return nil
 }
 
 // openImageFile opens a file that must be a regular one.
@@ -272,22 +301,4 @@ func openImageFile(file string) (*os.File, error) {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
-}
-
-func fileDigest(file string) (digest [sha256.Size]byte, err error) {
-	f, err := os.Open(file)
-	if err != nil {
-		return digest, err
-	}
-	defer f.Close()
-	return digestOf(f)
-}
-
-func digestOf(r io.Reader) (digest [sha256.Size]byte, err error) {
-	h := sha256.New()
-	if _, err := io.CopyBuffer(h, struct{ io.Reader }{r}, make([]byte, 256<<10)); err != nil {
-		return digest, err
-	}
-	h.Sum(digest[:0])
-	return digest, nil
 }

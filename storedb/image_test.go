@@ -132,9 +132,9 @@ func TestCreateStateErrors(t *testing.T) {
 		check(t, db.Close())
 	}
 	resum := func(dir string) {
-		digest, err := fileDigest(filepath.Join(dir, imageDatabase))
+		sum, err := checksumOfFile(filepath.Join(dir, imageDatabase))
 		check(t, err)
-		check(t, os.WriteFile(filepath.Join(dir, imageDatabaseDigest), fmt.Appendf(nil, "%x\n", digest), 0o644))
+		check(t, os.WriteFile(filepath.Join(dir, imageDatabaseDigest), fmt.Appendf(nil, "%x\n", sum), 0o644))
 	}
 	alter := func(statements string) func(dir string) {
 		return func(dir string) {
@@ -148,15 +148,15 @@ func TestCreateStateErrors(t *testing.T) {
 		file  string // below the image
 		want  string
 	}{
-		{"no image", func(dir string) { check(t, os.RemoveAll(dir)) }, "/db.sqlite.sha256", "no such file"},
+		{"no image", func(dir string) { check(t, os.RemoveAll(dir)) }, "/db.sqlite.crc32c", "no such file"},
 		{"no database", func(dir string) { check(t, os.Remove(dir+"/db.sqlite")) }, "/db.sqlite", "no such file"},
 		{"another closure", func(dir string) {
-			check(t, os.WriteFile(dir+"/registration.sha256", []byte(strings.Repeat("0", 64)+"\n"), 0o644))
+			check(t, os.WriteFile(dir+"/registration.blake3", []byte(strings.Repeat("0", 64)+"\n"), 0o644))
 		}, "", "is the database image of another closure"},
 		{"digest that is none", func(dir string) {
-			check(t, os.WriteFile(dir+"/registration.sha256", []byte(strings.Repeat("0", 64)), 0o644))
-		}, "/registration.sha256", "is not a SHA-256 digest in hexadecimal, followed by a newline"},
-		{"cut off", func(dir string) { check(t, os.Truncate(dir+"/db.sqlite", 8192)) }, "/db.sqlite", "damaged: its SHA-256 digest is not the one in db.sqlite.sha256"},
+			check(t, os.WriteFile(dir+"/registration.blake3", []byte(strings.Repeat("0", 64)), 0o644))
+		}, "/registration.blake3", "is not a digest of 64 hexadecimal digits, followed by a newline"},
+		{"cut off", func(dir string) { check(t, os.Truncate(dir+"/db.sqlite", 8192)) }, "/db.sqlite", "damaged: its checksum is not the one in db.sqlite.crc32c"},
 		{"cut off and summed", func(dir string) { check(t, os.Truncate(dir+"/db.sqlite", 8192)); resum(dir) }, "/db.sqlite", "corrupt: database disk image is malformed"},
 		{"no database at all", func(dir string) {
 			check(t, os.WriteFile(dir+"/db.sqlite", bytes.Repeat([]byte{2}, 8192), 0o644))

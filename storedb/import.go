@@ -143,15 +143,13 @@ func (i *importer) run(ctx context.Context) (err error) {
 	if err := i.lookUp(ctx); err != nil {
 		return err
 	}
-	if len(i.missing) > 0 {
-		if err := i.makePaths(ctx); err != nil {
-			return err
-		}
+	if i.dst.fresh {
+		err = i.makeFresh(ctx)
+	} else {
+		err = i.makeValid(ctx)
 	}
-	if len(i.missing) > 0 || i.dst.fresh || i.Reregister {
-		if err := i.register(ctx); err != nil {
-			return err
-		}
+	if err != nil {
+		return err
 	}
 	if err := i.dst.setGCRoot(ctx, i.GCRoot, i.Closure); err != nil {
 		return err

@@ -9,28 +9,25 @@ import (
 	"strings"
 )
 
-// insert registers the paths of g, which refer to each other and to valid ones,
-// and the outputs of those that are derivations. when is the time of
-// registration, in seconds since the epoch.
+// insert registers the paths of g, which refer to each other and to valid ones.
+// when is the time of registration, in seconds since the epoch. It returns the
+// row ids of all paths of g. Their derivations have no outputs yet.
 //
 // A path of g that is valid already is overwritten, as by nix-store --load-db:
 // its deriver and time of registration stay, and references are added to those
 // that there are.
-func insert(ctx context.Context, tx *transaction, g *graph, outputs map[string][]output, valid map[string]int64, when int64) error {
+func insert(ctx context.Context, tx *transaction, g *graph, valid map[string]int64, when int64) ([]int64, error) {
 	if err := g.checkOthers(valid); err != nil {
-		return err
+		return nil, err
 	}
 	ids, err := insertPaths(ctx, tx, g, valid, when)
 	if err == nil {
 		err = insertReferences(ctx, tx, g, ids, valid)
 	}
-	if err == nil {
-		err = insertOutputs(ctx, tx, g, outputs, ids, valid)
-	}
 	if err != nil {
-		return tx.failed("register paths in", err)
+		return nil, tx.failed("register paths in", err)
 	}
-	return nil
+	return ids, nil
 }
 
 // insertPaths returns the row ids of all paths of g. Rows in the order of their
@@ -86,7 +83,7 @@ func insertReferences(ctx context.Context, tx *transaction, g *graph, ids []int6
 	return rows.close(ctx)
 }
 
-// insertOutputs gives derivations that were not valid their outputs.
+// insertOutputs gives derivations of g that were not valid their outputs.
 func insertOutputs(ctx context.Context, tx *transaction, g *graph, outputs map[string][]output, ids []int64, valid map[string]int64) error {
 	rows := newBatch(tx, "insert into DerivationOutputs (drv, id, path) values ", 3)
 	for i := range g.paths {
@@ -96,11 +93,14 @@ func insertOutputs(ctx context.Context, tx *transaction, g *graph, outputs map[s
 		}
 		for _, o := range outputs[path] {
 			if err := rows.add(ctx, ids[i], o.name, o.path); err != nil {
-				return err
+				return tx.failed("register outputs in", err)
 			}
 		}
 	}
-	return rows.close(ctx)
+	if err := rows.close(ctx); err != nil {
+		return tx.failed("register outputs in", err)
+	}
+	return nil
 }
 
 // databaseHash is the form that hashes have in the database.

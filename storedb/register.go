@@ -2,74 +2,112 @@ package storedb
 
 import (
 	"context"
-	"crypto/sha256"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
-// register makes the missing paths valid and gives them their final names.
-func (i *importer) register(ctx context.Context) error {
-	start := time.Now()
-	i.report(PhaseRegister, 0, 0)
-	if i.dst.fresh {
-		if err := i.registerFresh(ctx, start); err != nil {
+// makeValid makes the missing paths and registers them in a store that others
+// use, too.
+func (i *importer) makeValid(ctx context.Context) error {
+	if len(i.missing) > 0 {
+		if err := i.makePaths(ctx); err != nil {
 			return err
 		}
 	}
-	if !i.dst.fresh {
-		if err := i.registerLive(ctx, start); err != nil {
-			return err
-		}
+	if len(i.missing) == 0 && !i.Reregister {
+		return nil // others have made them meanwhile
 	}
-	i.summary.Register = time.Since(start)
-	i.report(PhaseRegister, len(i.missing), i.summary.NarBytes)
-	return nil
+	return i.registerLive(ctx)
 }
 
-// registerFresh gives a store without a database one in which the paths are
-// valid. If somebody else has given it one meanwhile, it opens that.
-func (i *importer) registerFresh(ctx context.Context, now time.Time) error {
+// makeFresh makes the missing paths of a store that has no database and, at the
+// same time, the database in which they are valid. If somebody else has given
+// the store one meanwhile, they are registered in that.
+func (i *importer) makeFresh(ctx context.Context) error {
 	file, err := i.dst.newDatabase()
 	if err != nil {
 		return err
 	}
-	if i.DBImage != "" {
-		err = copyImage(ctx, i.DBImage, file, func() ([sha256.Size]byte, int, error) {
-			return i.Closure.digest, len(i.Closure.Paths), nil
-		})
-	} else {
-		err = i.writeDatabase(ctx, file, now)
-	}
-	if err != nil {
+	var outputs map[string][]output
+	var db *draft // nil if the database comes from an image
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.Go(func() (err error) {
+		if len(i.missing) == 0 {
+			return nil
+		}
+		if err = i.makePaths(groupCtx); err == nil && i.DBImage == "" {
+			outputs, err = i.outputs(groupCtx)
+		}
 		return err
+	})
+	group.Go(func() (err error) {
+		if i.DBImage != "" {
+			return copyImage(groupCtx, i.DBImage, file, func() (digest, int, error) {
+				return i.Closure.digest, len(i.Closure.Paths), nil
+			})
+		}
+		db, err = newDraft(groupCtx, file, i.graph, time.Now().Unix())
+		return err
+	})
+	if err = group.Wait(); err != nil {
+		if db != nil {
+			err = errors.Join(err, db.Close())
+		}
+		return err
+	}
+	done := i.registering()
+	if db != nil {
+		if err := db.complete(ctx, outputs); err != nil {
+			return err
+		}
 	}
 	if err := i.dst.lockDatabase(ctx); err != nil {
 		return err
 	}
-	if i.dst.fresh {
-		if err := i.publish(); err != nil {
-			return err
-		}
-		return i.dst.publishDatabase()
+	if !i.dst.fresh {
+		return i.joinOthers(ctx, file)
 	}
+	if err := i.publish(); err != nil {
+		return err
+	}
+	if err := i.dst.publishDatabase(); err != nil {
+		return err
+	}
+	done()
+	return nil
+}
+
+// joinOthers registers the missing paths in the database that somebody else has
+// made, instead of the one in file.
+func (i *importer) joinOthers(ctx context.Context, file string) error {
 	if err := os.RemoveAll(filepath.Dir(file)); err != nil {
 		return fmt.Errorf("remove a database that is not needed: %w", err)
 	}
-	if i.db, err = openDatabase(ctx, i.databaseFile()); err != nil {
-		return err
+	if i.db == nil {
+		var err error
+		if i.db, err = openDatabase(ctx, i.databaseFile()); err != nil {
+			return err
+		}
+		if err := i.lockMissing(ctx); err != nil {
+			return err
+		}
 	}
-	return i.lockMissing(ctx)
+	return i.registerLive(ctx)
 }
 
-// writeDatabase writes the database of a fresh store.
-func (i *importer) writeDatabase(ctx context.Context, file string, now time.Time) error {
-	outputs, err := i.outputs(ctx)
-	if err != nil {
-		return err
+// registering begins the last phase, and returns a function that ends it.
+func (i *importer) registering() (done func()) {
+	start := time.Now()
+	i.report(PhaseRegister, 0, 0)
+	return func() {
+		i.summary.Register = time.Since(start)
+		i.report(PhaseRegister, len(i.missing), i.summary.NarBytes)
 	}
-	return writeDatabase(ctx, file, i.graph, outputs, now.Unix())
 }
 
 // outputs reads the derivations among the missing paths.
@@ -81,7 +119,8 @@ func (i *importer) outputs(ctx context.Context) (map[string][]output, error) {
 }
 
 // registerLive registers the paths in a database that others use too.
-func (i *importer) registerLive(ctx context.Context, now time.Time) (err error) {
+func (i *importer) registerLive(ctx context.Context) (err error) {
+	done := i.registering()
 	outputs, err := i.outputs(ctx)
 	if err != nil {
 		return err
@@ -108,7 +147,11 @@ func (i *importer) registerLive(ctx context.Context, now time.Time) (err error) 
 			return err
 		}
 	}
-	if err := insert(ctx, tx, graph, outputs, valid, now.Unix()); err != nil {
+	ids, err := insert(ctx, tx, graph, valid, time.Now().Unix())
+	if err != nil {
+		return err
+	}
+	if err := insertOutputs(ctx, tx, graph, outputs, ids, valid); err != nil {
 		return err
 	}
 	if err := i.publish(); err != nil {
@@ -118,6 +161,7 @@ func (i *importer) registerLive(ctx context.Context, now time.Time) (err error) 
 		return err
 	}
 	i.dst.commit() // whatever else fails
+	done()
 	return nil
 }
 

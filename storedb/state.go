@@ -4,13 +4,14 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // StateOptions says what state to make, and where.
@@ -82,9 +83,9 @@ func CreateState(ctx context.Context, o StateOptions) (state State, err error) {
 func (o *StateOptions) write(ctx context.Context, file string) (State, error) {
 	if o.DBImage != "" {
 		paths := 0
-		err := copyImage(ctx, o.DBImage, file, func() (digest [sha256.Size]byte, n int, err error) {
-			digest, paths, err = o.identity()
-			return digest, paths, err
+		err := copyImage(ctx, o.DBImage, file, func() (of digest, n int, err error) {
+			of, paths, err = o.identity()
+			return of, paths, err
 		})
 		return State{Paths: paths, FromImage: true}, err
 	}
@@ -111,21 +112,31 @@ func (o *StateOptions) write(ctx context.Context, file string) (State, error) {
 
 // identity is what an image of the closure is known by: the digest of the
 // registration, and how many paths there are.
-func (o *StateOptions) identity() (digest [sha256.Size]byte, paths int, err error) {
+func (o *StateOptions) identity() (of digest, paths int, err error) {
 	if o.Closure != nil {
 		return o.Closure.digest, len(o.Closure.Paths), nil
 	}
-	err = readInput(filepath.Join(o.ClosureInfo, registrationFile), func(r io.Reader) (err error) {
-		digest, err = digestOf(r)
+	var group errgroup.Group
+	group.Go(func() error {
+		return readInput(filepath.Join(o.ClosureInfo, registrationFile), func(r io.Reader) (err error) {
+			of, err = digestOf(r)
+			return err
+		})
+	})
+	group.Go(func() (err error) {
+		paths, err = o.countPaths()
 		return err
 	})
-	if err != nil {
-		return digest, 0, err
-	}
+	return of, paths, group.Wait()
+}
+
+// countPaths returns how many paths the closure has, which must be in the store
+// if that is wanted.
+func (o *StateOptions) countPaths() (paths int, err error) {
 	var present map[string]bool
 	if o.Present {
 		if present, err = o.inStore(); err != nil {
-			return digest, 0, err
+			return 0, err
 		}
 	}
 	file := filepath.Join(o.ClosureInfo, StorePathsFile)
@@ -144,7 +155,7 @@ func (o *StateOptions) identity() (digest [sha256.Size]byte, paths int, err erro
 		}
 		return nil
 	})
-	return digest, paths, err
+	return paths, err
 }
 
 // inStore returns the names of what is in the store already.
@@ -154,13 +165,9 @@ func (o *StateOptions) inStore() (map[string]bool, error) {
 		return nil, fmt.Errorf("read store: %w", err)
 	}
 	defer store.Close()
-	names, err := readNames(int(store.Fd()))
-	if err != nil {
+	present := map[string]bool{}
+	if err := eachName(int(store.Fd()), func(name string) { present[name] = true }); err != nil {
 		return nil, fmt.Errorf("read store: %w", err)
-	}
-	present := make(map[string]bool, len(names))
-	for _, name := range names {
-		present[name] = true
 	}
 	return present, nil
 }

@@ -193,7 +193,7 @@ func (d *destination) newDatabase() (string, error) {
 func (d *destination) publishDatabase() error {
 	from, to := filepath.Join(d.root, newDatabaseDir), filepath.Join(d.root, databaseDir)
 	for _, name := range []string{databaseName, filepath.Base(schemaFile)} {
-		err := syncFile(filepath.Join(from, name))
+		err := syncName(filepath.Join(from, name))
 		if err == nil {
 			err = os.Rename(filepath.Join(from, name), filepath.Join(to, name))
 		}
@@ -201,7 +201,7 @@ func (d *destination) publishDatabase() error {
 			d.created = append(d.created, filepath.Join(to, name))
 		}
 		if err == nil && name == databaseName {
-			err = syncFile(to)
+			err = syncName(to)
 		}
 		if err != nil {
 			return fmt.Errorf("complete store database: %w", err)
@@ -227,14 +227,19 @@ func (d *destination) unpublishDatabase() error {
 	return nil
 }
 
-// syncFile brings a file, or the names in a directory, to the disk, as far as the
-// file system can.
-func syncFile(name string) error {
+// syncName is [syncFile] of a file, or a directory, that is not open.
+func syncName(name string) error {
 	f, err := os.Open(name)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
+	return syncFile(f)
+}
+
+// syncFile brings a file, or the names in a directory, to the disk, as far as the
+// file system can.
+func syncFile(f *os.File) error {
 	if err := f.Sync(); !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOTSUP) {
 		return err
 	}

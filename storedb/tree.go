@@ -1,7 +1,6 @@
 package storedb
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -42,49 +41,51 @@ func closeRead(fds ...int) {
 }
 
 // readNames returns the names in the open directory dir, in no order.
-func readNames(dir int) ([]string, error) {
-	if _, err := unix.Seek(dir, 0, unix.SEEK_SET); err != nil {
-		return nil, err
-	}
-	entries, err := readEntries(dir, make([]byte, 16<<10))
-	names := make([]string, len(entries))
-	for i, e := range entries {
-		names[i] = e.from
-	}
+func readNames(dir int) (names []string, err error) {
+	err = eachName(dir, func(name string) { names = append(names, name) })
 	return names, err
+}
+
+// eachName calls f with each name in the open directory dir, in no order.
+func eachName(dir int, f func(name string)) error {
+	if _, err := unix.Seek(dir, 0, unix.SEEK_SET); err != nil {
+		return err
+	}
+	return eachEntry(dir, make([]byte, 64<<10), func(name string, _ uint8) { f(name) })
 }
 
 // readEntries returns what is in the open directory dir, in no order, using buf.
 // The directory has not been read before.
-func readEntries(dir int, buf []byte) ([]entry, error) {
-	var entries []entry
+func readEntries(dir int, buf []byte) (entries []entry, err error) {
+	err = eachEntry(dir, buf, func(name string, kind uint8) {
+		entries = append(entries, entry{from: name, to: name, kind: kind})
+	})
+	return entries, err
+}
+
+// eachEntry calls f with what getdents64(2) returns of the directory dir, using
+// buf. Of each entry that is the inode and the offset of the next one, eight bytes
+// each, the record's length, two bytes, the kind, one, and the name, which a zero
+// byte ends.
+func eachEntry(dir int, buf []byte, f func(name string, kind uint8)) error {
 	for {
 		n, err := unix.Getdents(dir, buf)
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}
 		if err != nil || n == 0 {
-			return entries, err
+			return err
 		}
-		for records := buf[:n]; len(records) > 0; {
-			var e entry
-			e, records = nextEntry(records)
-			if e.from != "." && e.from != ".." {
-				entries = append(entries, e)
+		text := string(buf[:n]) // that all names are part of, instead of a copy of each
+		for at := 0; at < n; {
+			end := at + int(binary.NativeEndian.Uint16(buf[at+16:]))
+			name, _, _ := strings.Cut(text[at+19:end], "\x00")
+			if name != "." && name != ".." {
+				f(name, buf[at+18])
 			}
+			at = end
 		}
 	}
-}
-
-// nextEntry takes the first entry from what getdents64(2) has returned: inode
-// and offset of eight bytes each, the record's length of two, the kind, and the
-// name, which a zero byte ends.
-func nextEntry(records []byte) (e entry, rest []byte) {
-	length := binary.NativeEndian.Uint16(records[16:])
-	name, _, _ := bytes.Cut(records[19:length], []byte{0})
-	e = entry{from: string(name), kind: records[18]}
-	e.to = e.from
-	return e, records[length:]
 }
 
 // setTime sets the canonical modification time of an open file, and leaves the

@@ -4,6 +4,8 @@
 package main
 
 import (
+	"runtime/debug"
+
 	"vm-prebuild/cmd/internal/cli"
 	"vm-prebuild/storedb/mountns"
 )
@@ -18,6 +20,9 @@ type command struct {
 
 func main() {
 	mountns.Main()
+	// A short life, of which collecting garbage at Go's pace would be a quarter:
+	// most of what is allocated is needed until the end.
+	debug.SetGCPercent(400)
 	cli.App{
 		Name:        "nix-closure-import",
 		Description: "Bring closures into Nix stores, fast, and use them there.",
