@@ -50,18 +50,22 @@ const copyChunk = 32 << 20
 // transactions of the file system: on xfs, one costs as much as copying 16 KiB
 // and more. btrfs keeps small files within its trees, which are slow to be
 // written to, and has a shortcut for reflinks.
-func (p *placer) cloneMin(dst int) (int64, error) {
-	if p.method == MethodReflink {
-		return 1, nil
+func (p *placer) cloneMin(btrfs bool) int64 {
+	if p.method == MethodReflink || btrfs {
+		return 1
 	}
-	var fs unix.Statfs_t
-	if err := unix.Fstatfs(dst, &fs); err != nil {
-		return 0, err
+	return 16 << 10
+}
+
+// isBtrfs says whether all of the open directories lie on btrfs.
+func isBtrfs(dirs ...int) (bool, error) {
+	for _, dir := range dirs {
+		var fs unix.Statfs_t
+		if err := unix.Fstatfs(dir, &fs); err != nil || fs.Type != unix.BTRFS_SUPER_MAGIC {
+			return false, err
+		}
 	}
-	if fs.Type == unix.BTRFS_SUPER_MAGIC {
-		return 1, nil
-	}
-	return 16 << 10, nil
+	return true, nil
 }
 
 // abilities remembers what the kernel refused between one source device and the

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/mattn/go-sqlite3"
+	"golang.org/x/sys/unix"
 )
 
 // schemaVersion is the only schema that is read or written.
@@ -228,6 +229,8 @@ func (db *database) failed(op string, err error) error {
 	case ok && e.Code == sqlite3.ErrError:
 		// Our statements are right: it is a table or a column that is not there.
 		return &InputError{File: db.file, Reason: "not the database of a Nix store: " + err.Error(), Err: err}
+	case ok && e.Code == sqlite3.ErrFull:
+		err = unix.ENOSPC // of two things that SQLite says it may be
 	case ok && e.Code == sqlite3.ErrCorrupt:
 		return &InputError{File: db.file, Reason: "corrupt: " + err.Error(), Err: err,
 			Hint: "see what 'sqlite3 " + db.file + " \"pragma integrity_check\"' says"}

@@ -91,14 +91,21 @@ type worker struct {
 // the open directory dst, where they do not exist yet, with the given number of
 // workers. After an error, what has been made is left to the caller to remove.
 func (p *placer) place(ctx context.Context, src, dst int, from, to []string, jobs int) error {
+	btrfs, err := isBtrfs(src, dst)
+	if err != nil {
+		return fmt.Errorf("look at the file system: %w", err)
+	}
+	if btrfs && p.method != MethodCopy {
+		// All that has a name in a subvolume lies in one tree, what is new side by
+		// side. Two who write to it wait for each other's locks, and take longer
+		// than one, who leaves a processor to the kernel and to SQLite.
+		jobs = 1
+	}
+	p.cloneFrom = p.cloneMin(btrfs)
 	p.changed.L = &p.mu
 	p.open = map[*directory]bool{}
 	p.stacks = make([][]*directory, jobs)
 	p.modeAtOnce = umask()&modeExecutable == 0
-	var err error
-	if p.cloneFrom, err = p.cloneMin(dst); err != nil {
-		return fmt.Errorf("look at the file system: %w", err)
-	}
 	root := &directory{src: src, dst: dst, entries: make([]entry, len(from)), unfinished: len(from)}
 	for i := range from {
 		root.entries[i] = entry{from: from[i], to: to[i], kind: unix.DT_UNKNOWN}

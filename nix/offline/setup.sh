@@ -10,12 +10,13 @@ cache=${VM_PREBUILD_OFFLINE_CACHE:-/var/cache/vm-prebuild/offline}
 # Part of the derivations that read the cache; raise it when the contents change.
 version=$(cat "$here/cache-version")
 
-# nix, the guests' tools, QEMU, and what the builders call.
+# nix, the guests' tools, QEMU, what the builders call, and what tests and
+# benchmarks make file systems with.
 packages="nix-bin ca-certificates git
 bash-static busybox-static
 qemu-system-x86 qemu-utils vde2 python3
 jq gcc libc6-dev cpio kmod binutils
-debootstrap erofs-utils e2fsprogs"
+debootstrap erofs-utils e2fsprogs btrfs-progs xfsprogs xz-utils"
 
 # In the guests that boot systemd, besides Debian's minimal set.
 guest_packages=systemd-sysv,dbus,udev,kmod,iproute2,iputils-ping,netcat-openbsd,procps
