@@ -14,6 +14,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"vm-prebuild/nar/tree"
 )
 
 // Dump writes the archive of the file, directory or symbolic link at path to w.
@@ -166,8 +168,8 @@ func (d *dumper) regular(dir int, name string, list *Node) error {
 }
 
 func (d *dumper) directory(dir int, name string, list *Node) error {
-	if len(d.names) == maxDepth {
-		return d.pathError("archive", fmt.Errorf("nested deeper than %d directories", maxDepth))
+	if len(d.names) == tree.MaxDepth {
+		return d.pathError("archive", fmt.Errorf("nested deeper than %d directories", tree.MaxDepth))
 	}
 	fd, _, err := d.open(dir, name, unix.S_IFDIR)
 	if err != nil {
@@ -225,7 +227,7 @@ func (d *dumper) symlink(dir int, name string, list *Node) error {
 // open opens name in dir and makes sure that it still has the type it had when
 // its directory was read: the tree may be one that somebody else is changing.
 func (d *dumper) open(dir int, name string, fileType uint32) (int, *unix.Stat_t, error) {
-	fd, err := openAt(dir, name, openFlags, 0)
+	fd, err := tree.Open(dir, name, tree.OpenFlags, 0)
 	if err != nil {
 		return -1, nil, d.pathError("open", err)
 	}

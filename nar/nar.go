@@ -23,11 +23,6 @@ import (
 const magic = "nix-archive-1"
 
 const (
-	// maxDepth bounds the nesting of directories, and with it the file
-	// descriptors and the stack that an archive takes. Nix itself takes no more
-	// than 64 levels since 2026; stores filled before that may hold deeper trees.
-	maxDepth = 256
-
 	maxName   = 255  // bytes of a name, as on any file system of Linux
 	maxTarget = 4095 // bytes of a symbolic link's target, as Linux takes
 )

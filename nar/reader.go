@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"math"
+
+	"vm-prebuild/nar/tree"
 )
 
 // FormatError says what is wrong with an archive.
@@ -173,8 +175,8 @@ func (r *Reader) node(e Entry) (Entry, error) {
 		return r.symlink(e)
 	case TypeDirectory:
 		e.Type = TypeDirectory
-		if len(r.names) == maxDepth {
-			return Entry{}, &FormatError{start, fmt.Sprintf("nested deeper than %d directories", maxDepth)}
+		if len(r.names) == tree.MaxDepth {
+			return Entry{}, &FormatError{start, fmt.Sprintf("nested deeper than %d directories", tree.MaxDepth)}
 		}
 		r.names = append(r.names, "")
 		r.state = inEntries

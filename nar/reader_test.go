@@ -12,6 +12,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
+
+	"vm-prebuild/nar/tree"
 )
 
 // raw is put into an archive as it is, without length and padding.
@@ -344,7 +346,7 @@ func FuzzUnpack(f *testing.F) {
 		if !bytes.Equal(got.Bytes(), data) {
 			t.Error("accepted, and dumps to another archive")
 		}
-		if err := removeTree(int(dir.Fd()), "out"); err != nil {
+		if err := tree.Remove(int(dir.Fd()), "out"); err != nil {
 			t.Fatal(err)
 		}
 	})

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"vm-prebuild/nar/tree"
 )
 
 // Size returns the length in bytes of the archive of path, which Dump would
@@ -60,10 +62,10 @@ func (s sizer) directory(dir int, name, path string, depth int) (int64, error) {
 	if err := s.ctx.Err(); err != nil {
 		return 0, err
 	}
-	if depth == maxDepth {
-		return 0, &fs.PathError{Op: "archive", Path: path, Err: fmt.Errorf("nested deeper than %d directories", maxDepth)}
+	if depth == tree.MaxDepth {
+		return 0, &fs.PathError{Op: "archive", Path: path, Err: fmt.Errorf("nested deeper than %d directories", tree.MaxDepth)}
 	}
-	fd, err := openAt(dir, name, openFlags|unix.O_DIRECTORY, 0)
+	fd, err := tree.OpenDir(dir, name)
 	if err != nil {
 		return 0, &fs.PathError{Op: "open", Path: path, Err: err}
 	}

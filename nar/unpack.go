@@ -13,13 +13,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
-)
 
-// Metadata that Nix gives everything in a store.
-const (
-	modeExecutable = 0o555 // also that of directories
-	modeRegular    = 0o444
-	mtime          = 1 // seconds after the epoch
+	"vm-prebuild/nar/tree"
 )
 
 // Most store paths are small, and making a buffer for each would cost more than
@@ -53,7 +48,7 @@ func Unpack(ctx context.Context, r io.Reader, dir *os.File, name string) error {
 		unix.Close(d.fd)
 	}
 	if err != nil && u.made {
-		if removeErr := removeTree(u.dir, name); removeErr != nil {
+		if removeErr := tree.Remove(u.dir, name); removeErr != nil {
 			err = errors.Join(err, fmt.Errorf("remove the unfinished %s: %w", name, removeErr))
 		}
 	}
@@ -127,7 +122,7 @@ func (u *unpacker) directory(dir int, name string) error {
 		return u.pathError("mkdir", name, err)
 	}
 	u.made = true
-	fd, err := openAt(dir, name, openFlags|unix.O_DIRECTORY, 0)
+	fd, err := tree.OpenDir(dir, name)
 	if err != nil {
 		return u.pathError("open new", name, err)
 	}
@@ -141,10 +136,10 @@ func (u *unpacker) closeDir() error {
 	d := u.open[len(u.open)-1]
 	u.open = u.open[:len(u.open)-1]
 	defer unix.Close(d.fd)
-	if err := unix.Fchmod(d.fd, modeExecutable); err != nil {
+	if err := unix.Fchmod(d.fd, tree.ModeExecutable); err != nil {
 		return u.pathError("chmod", d.name, err)
 	}
-	if err := setTime(d.fd); err != nil {
+	if err := tree.SetTime(d.fd); err != nil {
 		return u.pathError("set time of", d.name, err)
 	}
 	return nil
@@ -155,18 +150,18 @@ func (u *unpacker) symlink(dir int, name, target string) error {
 		return u.pathError("symlink", name, err)
 	}
 	u.made = true
-	if err := setLinkTime(dir, name); err != nil {
+	if err := tree.SetTimeOfLink(dir, name); err != nil {
 		return u.pathError("set time of", name, err)
 	}
 	return nil
 }
 
 func (u *unpacker) regular(ctx context.Context, dir int, name string, executable bool) error {
-	mode, known := uint32(modeRegular), &u.regularKept
+	mode, known := uint32(tree.ModeRegular), &u.regularKept
 	if executable {
-		mode, known = modeExecutable, &u.executableKept
+		mode, known = tree.ModeExecutable, &u.executableKept
 	}
-	fd, err := openAt(dir, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, mode)
+	fd, err := tree.Open(dir, name, tree.CreateFlags, mode)
 	if err != nil {
 		return u.pathError("create", name, err)
 	}
@@ -194,7 +189,7 @@ func (u *unpacker) contents(ctx context.Context, fd int, name string) error {
 		if err != nil {
 			return err
 		}
-		if err := writeAll(fd, p); err != nil {
+		if err := tree.WriteAll(fd, p); err != nil {
 			return u.pathError("write", name, err)
 		}
 	}
@@ -216,7 +211,7 @@ func (u *unpacker) metadata(fd int, name string, mode uint32, known *modeKept) e
 			return u.pathError("chmod", name, err)
 		}
 	}
-	if err := setTime(fd); err != nil {
+	if err := tree.SetTime(fd); err != nil {
 		return u.pathError("set time of", name, err)
 	}
 	return nil

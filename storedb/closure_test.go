@@ -25,7 +25,7 @@ type testClosure struct {
 func newTestClosure(t *testing.T) *testClosure {
 	t.Helper()
 	c := &testClosure{root: filepath.Join(t.TempDir(), "source"), info: filepath.Join(t.TempDir(), "closure-info")}
-	c.add(t, pathB, tree{
+	c.add(t, pathB, dir{
 		"bin/run":             executable("#!/bin/sh\n"),
 		"empty":               nil,
 		"..data/)":            "odd names",
@@ -35,12 +35,12 @@ func newTestClosure(t *testing.T) *testClosure {
 		"share/a/b/c/d/e/f/g": "deep",
 		"same":                "shared by two paths",
 	})
-	c.add(t, pathA, tree{"self": pathA, "other": symlink(pathB), "same": hardLink(pathB + "/same"), "again": hardLink(pathB + "/same")}, pathA, pathB)
+	c.add(t, pathA, dir{"self": pathA, "other": symlink(pathB), "same": hardLink(pathB + "/same"), "again": hardLink(pathB + "/same")}, pathA, pathB)
 	c.add(t, "/nix/store/33333333333333333333333333333333-file", "a path that is a file", pathA)
 	c.add(t, "/nix/store/44444444444444444444444444444444-program", executable("#!/bin/sh\n"))
 	c.add(t, "/nix/store/55555555555555555555555555555555-link", symlink(pathA), pathA)
 	for i := range 8 {
-		files := tree{}
+		files := dir{}
 		for j := range 8 {
 			files[fmt.Sprintf("d%d/f%d", j%4, j)] = strings.Repeat(fmt.Sprint(i, j), 50*i*j)
 		}
@@ -52,7 +52,7 @@ func newTestClosure(t *testing.T) *testClosure {
 
 // What a store path can be made of: a tree of names, a string, or one of these.
 type (
-	tree       map[string]any
+	dir        map[string]any
 	executable string
 	symlink    string
 	hardLink   string // to a file of an earlier store path
@@ -89,7 +89,7 @@ func (c *testClosure) create(t *testing.T, file string, content any) {
 		err = os.Symlink(string(content), file)
 	case hardLink:
 		err = os.Link(c.file(string(content)), file)
-	case tree:
+	case dir:
 		for name, content := range content {
 			c.create(t, file+"/"+name, content)
 		}

@@ -4,9 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"strconv"
+	"strings"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+
+	"vm-prebuild/nar/tree"
 )
 
 // Method says how the contents of files come into the store.
@@ -149,7 +154,7 @@ func (w *worker) copyBuffered(ctx context.Context, dst, src int, copied, size in
 		if n == 0 {
 			return copied, nil
 		}
-		if err := writeAll(dst, buf[:n]); err != nil {
+		if err := tree.WriteAll(dst, buf[:n]); err != nil {
 			return copied, fmt.Errorf("write: %w", err)
 		}
 		copied += int64(n)
@@ -157,13 +162,22 @@ func (w *worker) copyBuffered(ctx context.Context, dst, src int, copied, size in
 	return copied, nil
 }
 
-func writeAll(fd int, p []byte) error {
-	for len(p) > 0 {
-		n, err := unix.Write(fd, p)
-		if err != nil && !errors.Is(err, unix.EINTR) {
-			return err
-		}
-		p = p[max(n, 0):]
+// umask is the process's, as far as the system tells: it can only be asked for
+// by changing it, or of /proc. Unknown, it takes everything away.
+func umask() uint32 {
+	const unknown = 0o777
+	status, err := os.ReadFile("/proc/thread-self/status")
+	if err != nil {
+		return unknown
 	}
-	return nil
+	for line := range strings.Lines(string(status)) {
+		if value, ok := strings.CutPrefix(line, "Umask:"); ok {
+			mask, err := strconv.ParseUint(strings.TrimSpace(value), 8, 32)
+			if err != nil {
+				return unknown
+			}
+			return uint32(mask)
+		}
+	}
+	return unknown
 }

@@ -15,6 +15,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
+
+	"vm-prebuild/nar/tree"
 )
 
 // output is one of a derivation, as DerivationOutputs has it.
@@ -81,11 +83,11 @@ func readOutputs(ctx context.Context, store int, infos []PathInfo, names []strin
 // derivationOutputs reads the outputs of the derivation name in dir. One whose
 // path is not known before it is built has no row, and is left out.
 func derivationOutputs(dir int, name string) ([]output, error) {
-	fd, err := openAt(dir, name, openFlags, 0)
+	fd, err := tree.Open(dir, name, tree.OpenFlags, 0)
 	if err != nil {
 		return nil, err
 	}
-	defer closeRead(fd)
+	defer tree.CloseRead(fd)
 	return parseOutputs(readerOf(fd))
 }
 

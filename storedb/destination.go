@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"vm-prebuild/nar/tree"
 )
 
 // Where things lie below the root of a store.
@@ -228,7 +230,7 @@ func (d *destination) publish(name, base string) error {
 	err := d.rename(name, base)
 	switch {
 	case errors.Is(err, unix.EEXIST), errors.Is(err, unix.ENOTEMPTY), errors.Is(err, unix.EISDIR), errors.Is(err, unix.ENOTDIR):
-		if err := removeTree(int(d.store.Fd()), base); err != nil {
+		if err := tree.Remove(int(d.store.Fd()), base); err != nil {
 			return fmt.Errorf("replace %s/%s: %w", StoreDir, base, err)
 		}
 		err = d.rename(name, base)
@@ -248,15 +250,15 @@ func (d *destination) rename(name, base string) (err error) {
 	if !errors.Is(err, unix.EACCES) {
 		return err
 	}
-	dir, openErr := openAt(temp, name, openFlags|unix.O_DIRECTORY, 0)
+	dir, openErr := tree.OpenDir(temp, name)
 	if openErr != nil {
 		return err
 	}
-	defer closeRead(dir)
-	if err := unix.Fchmod(dir, modeExecutable|unix.S_IWUSR); err != nil {
+	defer tree.CloseRead(dir)
+	if err := unix.Fchmod(dir, tree.ModeExecutable|unix.S_IWUSR); err != nil {
 		return err
 	}
-	return errors.Join(unix.Renameat(temp, name, store, base), unix.Fchmod(dir, modeExecutable))
+	return errors.Join(unix.Renameat(temp, name, store, base), unix.Fchmod(dir, tree.ModeExecutable))
 }
 
 // commit makes what has been published stay.
@@ -278,7 +280,7 @@ func (d *destination) rollback(keep bool) error {
 		errs = append(errs, d.undo())
 	}
 	for _, name := range d.published {
-		errs = append(errs, removeTree(int(d.store.Fd()), name))
+		errs = append(errs, tree.Remove(int(d.store.Fd()), name))
 	}
 	if d.roots != nil {
 		errs = append(errs, d.roots.close())

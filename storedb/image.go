@@ -14,6 +14,8 @@ import (
 	"slices"
 
 	"golang.org/x/sync/errgroup"
+
+	"vm-prebuild/nar/tree"
 )
 
 // The files of a database image. The digests are in hexadecimal, followed by a
@@ -30,7 +32,7 @@ const (
 
 // imageTime is the time of registration of all paths in an image, which must not
 // depend on when it is made: that of all files in a store.
-const imageTime = mtime
+const imageTime = tree.Mtime
 
 // ImageOptions says what image to write, and where.
 type ImageOptions struct {

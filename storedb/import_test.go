@@ -373,7 +373,7 @@ func TestImportFromOtherFileSystem(t *testing.T) {
 		missing(t, "/dev/shm and the temporary directory are one file system")
 	}
 	c := &testClosure{root: source, info: t.TempDir()}
-	c.add(t, pathA, tree{"small": "x", "large": strings.Repeat("y", 1<<20)})
+	c.add(t, pathA, dir{"small": "x", "large": strings.Repeat("y", 1<<20)})
 	c.write(t)
 	root := filepath.Join(t.TempDir(), "root")
 	options := c.options(t, root)

@@ -60,7 +60,8 @@ func TestImportBesideNix(t *testing.T) {
 					return nil
 				default:
 				}
-				if err := tryNix(t.Context(), command[0], command[1:]...); err != nil {
+				err := tryNix(t.Context(), command[0], command[1:]...)
+				if err != nil && !(slices.Contains(command, "--gc") && strings.Contains(err.Error(), nixCollectorAbort)) {
 					return err
 				}
 				rounds.Add(1)
@@ -105,6 +106,11 @@ func TestImportBesideNix(t *testing.T) {
 		t.Errorf("left behind: %v", temp)
 	}
 }
+
+// nixCollectorAbort is what one collection in some hundred ends with in Nix 2.8
+// when clients of its socket come and go, Nix's own ones included: it gives up a
+// thread that it has not waited for (src/libstore/gc.cc).
+const nixCollectorAbort = "terminate called without an active exception"
 
 // leftovers are the files that only an import needs while it runs.
 func leftovers(t *testing.T, root string) []string {

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"vm-prebuild/nar/tree"
 )
 
 // All locks are those of flock(2), as Nix's are. They belong to open files: two
@@ -117,7 +119,7 @@ func (l *pathLocks) acquire(ctx context.Context, bases []string) error {
 // lockPath opens and locks a lock file, unless somebody else holds the lock or
 // has just removed the file.
 func lockPath(store int, name string) (fd int, ok bool, err error) {
-	fd, err = openAt(store, name, unix.O_RDWR|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	fd, err = tree.Open(store, name, unix.O_RDWR|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return fd, false, &os.PathError{Op: "open", Path: name, Err: err}
 	}
@@ -128,7 +130,7 @@ func lockPath(store int, name string) (fd int, ok bool, err error) {
 		ok = err == nil && st.Size == 0
 	}
 	if !ok {
-		closeRead(fd)
+		tree.CloseRead(fd)
 	}
 	return fd, ok, err
 }
@@ -144,7 +146,7 @@ func (l *pathLocks) release() error {
 		if err != nil && first == nil {
 			first = &os.PathError{Op: "remove lock", Path: lock.name, Err: err}
 		}
-		closeRead(lock.fd)
+		tree.CloseRead(lock.fd)
 	}
 	l.held = nil
 	return first

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vm-prebuild/nar"
+	"vm-prebuild/nar/tree"
 )
 
 // makePaths brings the files of the missing paths into the store.
@@ -198,7 +199,7 @@ func (i *importer) takeUp(ctx context.Context, done func(n int)) (left []int, er
 				if err := ctx.Err(); err != nil {
 					return err
 				}
-				return removeTree(int(i.dst.temp.Fd()), base)
+				return tree.Remove(int(i.dst.temp.Fd()), base)
 			}
 			i.names[n] = base
 			mu.Lock()

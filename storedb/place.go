@@ -11,19 +11,9 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
-)
 
-// Metadata that Nix gives everything in a store. Only the first of them is
-// covered by a path's hash.
-const (
-	modeExecutable = 0o555 // also that of directories
-	modeRegular    = 0o444
-	mtime          = 1 // seconds after the epoch
+	"vm-prebuild/nar/tree"
 )
-
-// maxDepth bounds the nesting of directories, and with it the file descriptors
-// that copying takes, as package nar does for archives.
-const maxDepth = 256
 
 // A placer copies files, directories and symbolic links from one directory to
 // another, canonicalising their metadata.
@@ -105,7 +95,7 @@ func (p *placer) place(ctx context.Context, src, dst int, from, to []string, job
 	p.changed.L = &p.mu
 	p.open = map[*directory]bool{}
 	p.stacks = make([][]*directory, jobs)
-	p.modeAtOnce = umask()&modeExecutable == 0
+	p.modeAtOnce = umask()&tree.ModeExecutable == 0
 	root := &directory{src: src, dst: dst, entries: make([]entry, len(from)), unfinished: len(from)}
 	for i := range from {
 		root.entries[i] = entry{from: from[i], to: to[i], kind: unix.DT_UNKNOWN}
@@ -138,7 +128,7 @@ func (p *placer) place(ctx context.Context, src, dst int, from, to []string, job
 	err = group.Wait()
 	for d := range p.open {
 		if d != root {
-			closeRead(d.src, d.dst)
+			tree.CloseRead(d.src, d.dst)
 		}
 	}
 	return err
@@ -211,17 +201,17 @@ func (p *placer) finish(d *directory) error {
 	if d.parent == nil {
 		return nil
 	}
-	closeRead(d.src, d.dst)
+	tree.CloseRead(d.src, d.dst)
 	return p.complete(d.parent, d.index)
 }
 
 // seal gives a directory its metadata, which is last because each new entry
 // changes its time, and needs it to be writable.
 func seal(d *directory) error {
-	if err := unix.Fchmod(d.dst, modeExecutable); err != nil {
+	if err := unix.Fchmod(d.dst, tree.ModeExecutable); err != nil {
 		return d.parent.entryError(d.index, "chmod", err)
 	}
-	if err := setTime(d.dst); err != nil {
+	if err := tree.SetTime(d.dst); err != nil {
 		return d.parent.entryError(d.index, "set time of", err)
 	}
 	return nil
@@ -233,7 +223,7 @@ func (w *worker) entry(ctx context.Context, d *directory, i int) error {
 	if d.entries[i].kind == unix.DT_LNK {
 		return w.symlink(d, i)
 	}
-	fd, err := openAt(d.src, d.entries[i].from, openFlags, 0)
+	fd, err := tree.Open(d.src, d.entries[i].from, tree.OpenFlags, 0)
 	if errors.Is(err, unix.ELOOP) {
 		return w.symlink(d, i)
 	}
@@ -242,17 +232,17 @@ func (w *worker) entry(ctx context.Context, d *directory, i int) error {
 	}
 	var st unix.Stat_t
 	if err = unix.Fstat(fd, &st); err != nil {
-		closeRead(fd)
+		tree.CloseRead(fd)
 		return d.entryError(i, "stat", err)
 	}
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFDIR:
 		return w.directory(d, i, fd)
 	case unix.S_IFREG:
-		defer closeRead(fd)
+		defer tree.CloseRead(fd)
 		return w.regular(ctx, d, i, fd, &st)
 	}
-	closeRead(fd)
+	tree.CloseRead(fd)
 	return d.entryError(i, "copy", errors.New("not a regular file, directory or symbolic link"))
 }
 
@@ -266,7 +256,7 @@ func (w *worker) symlink(d *directory, i int) error {
 	if err := unix.Symlinkat(string(buf[:n]), d.dst, e.to); err != nil {
 		return d.entryError(i, "symlink", err)
 	}
-	if err := setTimeOfLink(d.dst, e.to); err != nil {
+	if err := tree.SetTimeOfLink(d.dst, e.to); err != nil {
 		return d.entryError(i, "set time of", err)
 	}
 	return w.complete(d, i)
@@ -277,7 +267,7 @@ func (w *worker) symlink(d *directory, i int) error {
 func (w *worker) directory(d *directory, i, src int) error {
 	sub, err := w.enter(d, i, src)
 	if err != nil {
-		closeRead(src)
+		tree.CloseRead(src)
 		return err
 	}
 	w.push(sub)
@@ -289,8 +279,8 @@ func (w *worker) directory(d *directory, i, src int) error {
 
 // enter makes the directory that is entry i of d.
 func (w *worker) enter(d *directory, i, src int) (*directory, error) {
-	if d.depth == maxDepth {
-		return nil, d.entryError(i, "copy", fmt.Errorf("nested deeper than %d directories", maxDepth))
+	if d.depth == tree.MaxDepth {
+		return nil, d.entryError(i, "copy", fmt.Errorf("nested deeper than %d directories", tree.MaxDepth))
 	}
 	entries, err := readEntries(src, w.buffer())
 	if err != nil {
@@ -300,7 +290,7 @@ func (w *worker) enter(d *directory, i, src int) (*directory, error) {
 	if err := unix.Mkdirat(d.dst, name, 0o700); err != nil {
 		return nil, d.entryError(i, "mkdir", err)
 	}
-	dst, err := openAt(d.dst, name, openFlags|unix.O_DIRECTORY, 0)
+	dst, err := tree.OpenDir(d.dst, name)
 	if err != nil {
 		return nil, d.entryError(i, "open new", err)
 	}
@@ -330,7 +320,7 @@ func (w *worker) regular(ctx context.Context, d *directory, i, src int, st *unix
 // link makes entry i of d another link to the open file src. As the two have
 // everything in common, the source's metadata must be canonical already.
 func (w *worker) link(d *directory, i, src int, st *unix.Stat_t) error {
-	if mode := st.Mode &^ unix.S_IFMT; mode != modeRegular && mode != modeExecutable || st.Mtim.Sec != mtime {
+	if mode := st.Mode &^ unix.S_IFMT; mode != tree.ModeRegular && mode != tree.ModeExecutable || st.Mtim.Sec != tree.Mtime {
 		return d.entryError(i, "link", fmt.Errorf("its mode %04o or time is not that of a file in a store\n%s", mode, hintNoLink))
 	}
 	// By descriptor: the name may be another file's by now.
@@ -377,11 +367,11 @@ func (w *worker) linked(ctx context.Context, d *directory, i, src int, st *unix.
 
 // file makes a copy of the open file src.
 func (w *worker) file(ctx context.Context, d *directory, i, src int, st *unix.Stat_t) error {
-	mode := uint32(modeRegular)
+	mode := uint32(tree.ModeRegular)
 	if st.Mode&unix.S_IXUSR != 0 {
-		mode = modeExecutable
+		mode = tree.ModeExecutable
 	}
-	dst, err := openAt(d.dst, d.entries[i].to, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, mode)
+	dst, err := tree.Open(d.dst, d.entries[i].to, tree.CreateFlags, mode)
 	if err != nil {
 		return d.entryError(i, "create", err)
 	}
@@ -390,7 +380,7 @@ func (w *worker) file(ctx context.Context, d *directory, i, src int, st *unix.St
 		err = unix.Fchmod(dst, mode)
 	}
 	if err == nil {
-		err = setTime(dst)
+		err = tree.SetTime(dst)
 	}
 	if closeErr := unix.Close(dst); err == nil {
 		err = closeErr // a network file system reports a full disk here
@@ -442,4 +432,12 @@ func (d *directory) source() string {
 
 func (d *directory) entryError(i int, op string, err error) error {
 	return &fs.PathError{Op: op, Path: d.source() + d.entries[i].from, Err: err}
+}
+
+// readEntries returns what is in the open directory dir, in no order, using buf.
+func readEntries(dir int, buf []byte) (entries []entry, err error) {
+	err = tree.EachEntry(dir, buf, func(name string, kind uint8) {
+		entries = append(entries, entry{from: name, to: name, kind: kind})
+	})
+	return entries, err
 }

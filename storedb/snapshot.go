@@ -10,6 +10,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"vm-prebuild/nar/tree"
 )
 
 // snapshotName is the snapshot that becomes the store's directory of paths; it
@@ -56,7 +58,7 @@ func (i *importer) snapshot(ctx context.Context, source *os.File) error {
 		return i.methodError(MethodReflink, "no snapshot of "+source.Name()+" can be made in "+filepath.Dir(name), err)
 	}
 	i.dst.undo = func() error { return removeSnapshot(name) }
-	fd, err := openAt(unix.AT_FDCWD, name, openFlags|unix.O_DIRECTORY, 0)
+	fd, err := tree.OpenDir(unix.AT_FDCWD, name)
 	if err != nil {
 		return fmt.Errorf("open snapshot: %w", err)
 	}
@@ -66,7 +68,7 @@ func (i *importer) snapshot(ctx context.Context, source *os.File) error {
 			err = ctx.Err()
 		}
 		if err == nil {
-			err = removeTree(fd, extra)
+			err = tree.Remove(fd, extra)
 		}
 	}
 	if err == nil {
@@ -122,14 +124,14 @@ func (i *importer) snapshotExtras(source *os.File) ([]string, error) {
 			return nil, fmt.Errorf("look for %s in the source store: %w", info.Path, err)
 		}
 		mode := st.Mode &^ unix.S_IFMT
-		if st.Mtim.Sec != mtime || st.Mode&unix.S_IFMT != unix.S_IFLNK && mode != modeRegular && mode != modeExecutable {
+		if st.Mtim.Sec != tree.Mtime || st.Mode&unix.S_IFMT != unix.S_IFLNK && mode != tree.ModeRegular && mode != tree.ModeExecutable {
 			return nil, i.methodError(MethodReflink, info.Path+" has metadata that nothing in a store has, and a snapshot cannot change it", nil)
 		}
 	}
 	if err := i.checkReplaceable(); err != nil {
 		return nil, err
 	}
-	names, err := readNames(int(source.Fd()))
+	names, err := tree.Names(int(source.Fd()))
 	if err != nil {
 		return nil, fmt.Errorf("read source store: %w", err)
 	}
@@ -153,7 +155,7 @@ func (i *importer) checkReplaceable() error {
 	for _, info := range i.missing {
 		wanted[baseName(info.Path)] = true
 	}
-	present, err := readNames(int(i.dst.store.Fd()))
+	present, err := tree.Names(int(i.dst.store.Fd()))
 	if err != nil {
 		return fmt.Errorf("read store: %w", err)
 	}
@@ -219,5 +221,5 @@ func removeSnapshot(name string) error {
 	if errno == 0 {
 		return nil
 	}
-	return removeTree(int(parent.Fd()), filepath.Base(name)) // not a subvolume, or only root may
+	return tree.Remove(int(parent.Fd()), filepath.Base(name)) // not a subvolume, or only root may
 }

@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sync/errgroup"
+
+	"vm-prebuild/nar/tree"
 )
 
 // StateOptions says what state to make, and where.
@@ -138,7 +140,7 @@ func (o *StateOptions) countPaths() (paths int, err error) {
 	if o.Present {
 		store, err := os.Open(filepath.Join(o.Root, storeDir))
 		if err == nil {
-			err = errors.Join(eachName(int(store.Fd()), func(name string) { present[maphash.String(seed, name)] = struct{}{} }), store.Close())
+			err = errors.Join(tree.EachName(int(store.Fd()), func(name string) { present[maphash.String(seed, name)] = struct{}{} }), store.Close())
 		}
 		if err != nil {
 			return 0, fmt.Errorf("read store: %w", err)

@@ -15,6 +15,8 @@ import (
 
 	"github.com/nix-community/go-nix/pkg/nixbase32"
 	"golang.org/x/sys/unix"
+
+	"vm-prebuild/nar/tree"
 )
 
 // tempSuffix follows a random hash part in the name of the directory that an
@@ -66,7 +68,7 @@ func (d *destination) openTempDir(ctx context.Context, db *database, resume bool
 		if resume && d.temp == nil {
 			d.temp, err = stale, d.takeOver(ctx, stale)
 		} else {
-			err = errors.Join(removeTree(int(d.store.Fd()), name), stale.Close())
+			err = errors.Join(tree.Remove(int(d.store.Fd()), name), stale.Close())
 		}
 		if err != nil {
 			return fmt.Errorf("remove an incomplete import: %w", err)
@@ -84,7 +86,7 @@ func (d *destination) openTempDir(ctx context.Context, db *database, resume bool
 // findTempDirs returns the names in the store that are those of imports, and not
 // of valid paths.
 func (d *destination) findTempDirs(ctx context.Context, db *database) ([]string, error) {
-	names, err := readNames(int(d.store.Fd()))
+	names, err := tree.Names(int(d.store.Fd()))
 	if err != nil {
 		return nil, err
 	}
@@ -153,7 +155,7 @@ func isOwn(st unix.Stat_t) bool { return int(st.Uid) == os.Geteuid() }
 // lives, or if the directory is no longer there.
 func (d *destination) lockTempDir(name string) (*tempDir, error) {
 	path := filepath.Join(d.store.Name(), name)
-	fd, err := openAt(int(d.store.Fd()), name, openFlags|unix.O_DIRECTORY, 0)
+	fd, err := tree.OpenDir(int(d.store.Fd()), name)
 	if errors.Is(err, unix.ENOENT) {
 		return nil, nil
 	}
@@ -179,7 +181,7 @@ func (d *destination) takeOver(ctx context.Context, dir *tempDir) error {
 	if err := d.roots.add(ctx, StoreDir+"/"+dir.name); err != nil {
 		return err
 	}
-	names, err := readNames(int(dir.Fd()))
+	names, err := tree.Names(int(dir.Fd()))
 	if err != nil {
 		return err
 	}
@@ -191,7 +193,7 @@ func (d *destination) takeOver(ctx context.Context, dir *tempDir) error {
 		}
 		if isOwn(st) && CheckStorePath(StoreDir+"/"+name) == nil {
 			dir.complete[name] = true
-		} else if err := removeTree(int(dir.Fd()), name); err != nil {
+		} else if err := tree.Remove(int(dir.Fd()), name); err != nil {
 			return err
 		}
 	}
@@ -207,13 +209,13 @@ func (d *destination) closeTempDir(keep bool) error {
 	dir := d.temp
 	d.temp = nil
 	if !keep {
-		return errors.Join(removeTree(int(d.store.Fd()), dir.name), dir.Close())
+		return errors.Join(tree.Remove(int(d.store.Fd()), dir.name), dir.Close())
 	}
-	names, err := readNames(int(dir.Fd()))
+	names, err := tree.Names(int(dir.Fd()))
 	errs := []error{err}
 	for _, name := range names {
 		if strings.HasPrefix(name, partialPrefix) {
-			errs = append(errs, removeTree(int(dir.Fd()), name))
+			errs = append(errs, tree.Remove(int(dir.Fd()), name))
 		}
 	}
 	err = unix.Unlinkat(int(d.store.Fd()), dir.name, unix.AT_REMOVEDIR)

@@ -39,11 +39,11 @@ func TestIsTempName(t *testing.T) {
 func TestImportKeepsTempNames(t *testing.T) {
 	root := filepath.Join(t.TempDir(), "root")
 	valid := &testClosure{root: filepath.Join(t.TempDir(), "valid"), info: t.TempDir()}
-	valid.add(t, "/nix/store/"+strings.Repeat("1", 32)+tempSuffix, tree{"file": "x"})
+	valid.add(t, "/nix/store/"+strings.Repeat("1", 32)+tempSuffix, dir{"file": "x"})
 	valid.add(t, "/nix/store/"+strings.Repeat("2", 32)+tempSuffix, "file")
 	valid.add(t, "/nix/store/"+strings.Repeat("3", 32)+tempSuffix, symlink("/nowhere"))
-	valid.add(t, "/nix/store/"+strings.Repeat("4", 32)+tempSuffix, tree{"mode": "changed"})
-	valid.add(t, "/nix/store/"+strings.Repeat("5", 32)+"-vm-test-run"+tempSuffix, tree{"file": "x"})
+	valid.add(t, "/nix/store/"+strings.Repeat("4", 32)+tempSuffix, dir{"mode": "changed"})
+	valid.add(t, "/nix/store/"+strings.Repeat("5", 32)+"-vm-test-run"+tempSuffix, dir{"file": "x"})
 	valid.write(t)
 	_, err := Import(t.Context(), valid.options(t, root))
 	check(t, err)

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"vm-prebuild/nar/tree"
 )
 
 // VerifyOptions says which store to verify.
@@ -175,7 +177,7 @@ func (v *verifier) add(f Finding) {
 
 // findStrays looks for entries of the store directory that are not valid.
 func (v *verifier) findStrays() error {
-	names, err := readNames(int(v.store.Fd()))
+	names, err := tree.Names(int(v.store.Fd()))
 	if err != nil {
 		return fmt.Errorf("read store: %w", err)
 	}

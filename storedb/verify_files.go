@@ -15,6 +15,7 @@ import (
 
 	"vm-prebuild/nar"
 	"vm-prebuild/nar/storepath"
+	"vm-prebuild/nar/tree"
 )
 
 // readPaths reads all valid paths, large ones first, so that none of them is
@@ -204,11 +205,11 @@ func (m *metadata) visit(names []string, st *unix.Stat_t) {
 	if st.Uid != m.owner {
 		m.owned.note(path, "%d", st.Uid)
 	}
-	if st.Mtim != (unix.Timespec{Sec: mtime}) {
+	if st.Mtim != (unix.Timespec{Sec: tree.Mtime}) {
 		m.times.note(path, "%d.%09d", st.Mtim.Sec, st.Mtim.Nsec)
 	}
 	kind, mode := st.Mode&unix.S_IFMT, st.Mode&^unix.S_IFMT
-	if kind != unix.S_IFLNK && mode != modeExecutable && (mode != modeRegular || kind == unix.S_IFDIR) {
+	if kind != unix.S_IFLNK && mode != tree.ModeExecutable && (mode != tree.ModeRegular || kind == unix.S_IFDIR) {
 		m.modes.note(path, "%04o", mode)
 	}
 }

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"vm-prebuild/nar/tree"
 )
 
 const (
@@ -182,7 +184,7 @@ func TestVerifyBrokenStore(t *testing.T) {
 
 func canonicalTime(t *testing.T, file string) {
 	t.Helper()
-	check(t, unix.UtimesNanoAt(unix.AT_FDCWD, file, []unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Sec: mtime}}, unix.AT_SYMLINK_NOFOLLOW))
+	check(t, unix.UtimesNanoAt(unix.AT_FDCWD, file, []unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Sec: tree.Mtime}}, unix.AT_SYMLINK_NOFOLLOW))
 }
 
 func TestVerifyOwner(t *testing.T) {

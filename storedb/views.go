@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vm-prebuild/nar/tree"
 	"vm-prebuild/storedb/internal/mount"
 )
 
@@ -60,7 +61,7 @@ func (i *importer) mount(ctx context.Context, source *os.File) error {
 
 // overlay mounts an overlay over a store's directory of paths that has none.
 func (i *importer) overlay(ctx context.Context, v mount.View) error {
-	names, err := readNames(int(i.dst.store.Fd()))
+	names, err := tree.Names(int(i.dst.store.Fd()))
 	if err != nil {
 		return fmt.Errorf("read store: %w", err)
 	}
@@ -83,7 +84,7 @@ func (i *importer) overlay(ctx context.Context, v mount.View) error {
 		return fmt.Errorf("open store: %w", err)
 	}
 	defer root.Close()
-	if err := removeTree(int(root.Fd()), filepath.Base(v.Scratch)); err != nil {
+	if err := tree.Remove(int(root.Fd()), filepath.Base(v.Scratch)); err != nil {
 		return fmt.Errorf("remove an earlier overlay: %w", err)
 	}
 	if err := os.Mkdir(v.Scratch, 0o755); err != nil {
@@ -118,8 +119,8 @@ func unbind(v mount.View) error {
 			continue
 		}
 		if err == nil {
-			closeRead(fd)
-			err = removeTree(int(store.Fd()), name)
+			tree.CloseRead(fd)
+			err = tree.Remove(int(store.Fd()), name)
 		}
 		if err != nil { // EXDEV: a mount that is another's
 			errs = append(errs, fmt.Errorf("remove %s from %s: %w", name, v.Target, err))
@@ -183,12 +184,12 @@ func isMountPoint(store *os.File, info PathInfo, st *unix.Stat_t) bool {
 	case unix.S_IFREG:
 		return st.Size == 0
 	case unix.S_IFDIR:
-		dir, err := openAt(int(store.Fd()), baseName(info.Path), openFlags|unix.O_DIRECTORY, 0)
+		dir, err := tree.Open(int(store.Fd()), baseName(info.Path), tree.OpenFlags|unix.O_DIRECTORY, 0)
 		if err != nil {
 			return false // nobody has mounted anything there who may not read it
 		}
-		defer closeRead(dir)
-		names, err := readNames(dir)
+		defer tree.CloseRead(dir)
+		names, err := tree.Names(dir)
 		return err == nil && len(names) == 0
 	}
 	return false
