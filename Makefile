@@ -62,8 +62,8 @@ e2e: build prebuilt
 # an hour, and the machine for itself; docs/benchmarks.md tells the results.
 bench: setup build
 	CGO_ENABLED=0 $(GO) build -o $(BIN)/ ./cmd/bench
-	$(BIN)/bench run --markdown docs/benchmarks.md
 	$(BIN)/bench scale --svg docs/scale.svg
+	$(BIN)/bench run --markdown docs/benchmarks.md
 
 # What takes long: each fuzz target searches for a minute, and what kills
 # processes does so many times over.

@@ -46,6 +46,9 @@ var methods = [...]Method{MethodAuto, MethodOverlay, MethodBind, MethodSnapshot,
 
 // Files up to this size are copied with one read and one write, which costs
 // less than having the kernel set up a copy.
+const copyRangeMin = 32 << 10
+
+// copyBuffer is the size of a worker's buffer.
 const copyBuffer = 256 << 10
 
 // copyChunk is how much the kernel copies before the context is looked at.
@@ -116,7 +119,7 @@ func (w *worker) contents(ctx context.Context, dst, src int, st *unix.Stat_t) er
 
 // copyRange has the kernel copy a large file, as far as it is able to.
 func (w *worker) copyRange(ctx context.Context, dst, src int, size int64, able *abilities) (copied int64, err error) {
-	for size > copyBuffer && copied < size && !able.noCopyRange.Load() {
+	for size > copyRangeMin && copied < size && !able.noCopyRange.Load() {
 		if err := ctx.Err(); err != nil {
 			return copied, err
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"strconv"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"vm-prebuild/cmd/internal/synthetic"
@@ -130,22 +132,20 @@ func (w *workspace) fill(ctx context.Context, j *job) error {
 // page cache, as those of a store that is in use are, and nothing left to write.
 // The pause is for what the kernel does afterwards.
 func (w *workspace) settle(ctx context.Context, pause time.Duration) error {
+	// Reading one by one would take longer than all that is measured.
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.SetLimit(8)
 	err := filepath.WalkDir(w.dir, func(path string, entry fs.DirEntry, err error) error {
+		if err == nil {
+			err = groupCtx.Err()
+		}
 		if err != nil || !entry.Type().IsRegular() {
 			return err
 		}
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		f, err := os.Open(path)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		_, err = io.Copy(io.Discard, f)
-		return err
+		group.Go(func() error { return readFile(path) })
+		return nil
 	})
-	if err != nil {
+	if err = cmp.Or(group.Wait(), err); err != nil {
 		return fmt.Errorf("read the file system: %w", err)
 	}
 	unix.Sync()
@@ -155,4 +155,15 @@ func (w *workspace) settle(ctx context.Context, pause time.Duration) error {
 	case <-time.After(pause):
 		return nil
 	}
+}
+
+// readFile brings a file into the page cache.
+func readFile(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = io.Copy(io.Discard, f)
+	return err
 }
