@@ -49,7 +49,7 @@ func Unpack(ctx context.Context, r io.Reader, dir *os.File, name string) error {
 	}
 	if err != nil && u.made {
 		if removeErr := tree.Remove(u.dir, name); removeErr != nil {
-			err = errors.Join(err, fmt.Errorf("remove the unfinished %s: %w", name, removeErr))
+			err = errors.Join(err, fmt.Errorf("unfinished: %w", removeErr))
 		}
 	}
 	return err

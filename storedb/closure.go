@@ -41,8 +41,8 @@ func ReadClosureInfo(dir string) (*Closure, error) {
 }
 
 // ReadRegistration reads a file in the format of nix-store --load-db. If
-// storePaths is not empty, the file of that name must list the same paths, one
-// a line. What is wrong with the files is returned as an *InputError; whether
+// storePaths is not empty, the file of that name must list the same paths, each
+// once, one a line. What is wrong with the files is returned as an *InputError; whether
 // references lead anywhere, and not in a circle, is for those to find out who
 // register the closure.
 func ReadRegistration(registration, storePaths string) (*Closure, error) {

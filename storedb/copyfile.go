@@ -4,9 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"strconv"
-	"strings"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -63,17 +60,6 @@ func (p *placer) cloneMin(btrfs bool) int64 {
 		return 1
 	}
 	return 16 << 10
-}
-
-// isBtrfs says whether all of the open directories lie on btrfs.
-func isBtrfs(dirs ...int) (bool, error) {
-	for _, dir := range dirs {
-		var fs unix.Statfs_t
-		if err := unix.Fstatfs(dir, &fs); err != nil || fs.Type != unix.BTRFS_SUPER_MAGIC {
-			return false, err
-		}
-	}
-	return true, nil
 }
 
 // abilities remembers what the kernel refused between one source device and the
@@ -163,24 +149,4 @@ func (w *worker) copyBuffered(ctx context.Context, dst, src int, copied, size in
 		copied += int64(n)
 	}
 	return copied, nil
-}
-
-// umask is the process's, as far as the system tells: it can only be asked for
-// by changing it, or of /proc. Unknown, it takes everything away.
-func umask() uint32 {
-	const unknown = 0o777
-	status, err := os.ReadFile("/proc/thread-self/status")
-	if err != nil {
-		return unknown
-	}
-	for line := range strings.Lines(string(status)) {
-		if value, ok := strings.CutPrefix(line, "Umask:"); ok {
-			mask, err := strconv.ParseUint(strings.TrimSpace(value), 8, 32)
-			if err != nil {
-				return unknown
-			}
-			return uint32(mask)
-		}
-	}
-	return unknown
 }

@@ -54,6 +54,7 @@ type destination struct {
 	temp     *tempDir // nil until openTempDir
 	locks    pathLocks
 
+	drafted   bool         // newDatabase was called
 	created   []string     // files and directories made in a fresh store, parents first
 	published []string     // names in store that this import has completed
 	obsolete  string       // a directory that is not needed once the import has succeeded; may be empty
@@ -286,7 +287,7 @@ func (d *destination) rollback(keep bool) error {
 		errs = append(errs, d.roots.close())
 		d.roots = nil
 	}
-	if d.fresh {
+	if d.drafted { // also if somebody else has made a database since
 		errs = append(errs, os.RemoveAll(filepath.Join(d.root, newDatabaseDir)))
 	}
 	errs = append(errs, d.removeCreated())

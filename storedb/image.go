@@ -25,9 +25,9 @@ import (
 // database can change its digest, too. A checksum does, CRC-32C. What the image
 // is of has to be known for certain.
 const (
-	imageDatabase       = databaseName
-	imageDatabaseDigest = databaseName + ".crc32c"
-	imageClosureDigest  = registrationFile + ".blake3" // of the registration that it was made from
+	imageDatabase      = databaseName
+	imageDatabaseSum   = databaseName + ".crc32c"
+	imageClosureDigest = registrationFile + ".blake3" // of the registration that it was made from
 )
 
 // imageTime is the time of registration of all paths in an image, which must not
@@ -86,7 +86,7 @@ func writeImage(ctx context.Context, temp string, o ImageOptions, g *graph, outp
 	if err != nil {
 		return err
 	}
-	names := []string{imageDatabase, imageDatabaseDigest, imageClosureDigest}
+	names := []string{imageDatabase, imageDatabaseSum, imageClosureDigest}
 	for i, hash := range [][]byte{sum[:], o.Closure.digest[:]} {
 		if err := os.WriteFile(filepath.Join(temp, names[i+1]), fmt.Appendf(nil, "%x\n", hash), 0o644); err != nil {
 			return err
@@ -114,7 +114,7 @@ func copyImage(ctx context.Context, dir, file string, wanted func() (of digest, 
 		return err
 	})
 	group.Go(func() (err error) {
-		if err = copyChecked(dir, file); err == nil {
+		if err = copyChecked(groupCtx, dir, file); err == nil {
 			found, err = readImage(groupCtx, filepath.Join(dir, imageDatabase), file)
 		}
 		return err
@@ -147,9 +147,9 @@ func isImageOf(dir string, wanted digest) error {
 // copyChecked copies the database of an image and compares its checksum: of what
 // has been written, which nobody else changes. It is on the disk then, while
 // others are still busy.
-func copyChecked(dir, to string) error {
+func copyChecked(ctx context.Context, dir, to string) error {
 	var want, got checksum
-	if err := readDigest(filepath.Join(dir, imageDatabaseDigest), want[:]); err != nil {
+	if err := readDigest(filepath.Join(dir, imageDatabaseSum), want[:]); err != nil {
 		return err
 	}
 	from := filepath.Join(dir, imageDatabase)
@@ -163,14 +163,18 @@ func copyChecked(dir, to string) error {
 		return fmt.Errorf("copy database image: %w", err)
 	}
 	defer out.Close()
-	if got, err = checksumOf(io.TeeReader(in, out)); err == nil {
+	got, err = checksumOf(io.TeeReader(contextReader{ctx, in}, out))
+	if err == nil {
+		err = ctx.Err()
+	}
+	if err == nil {
 		err = syncFile(out)
 	}
 	if err != nil {
 		return fmt.Errorf("copy database image: %w", err)
 	}
 	if got != want {
-		return &InputError{File: from, Reason: "damaged: its checksum is not the one in " + imageDatabaseDigest, Hint: imageHint}
+		return &InputError{File: from, Reason: "damaged: its checksum is not the one in " + imageDatabaseSum, Hint: imageHint}
 	}
 	// Where the header says what is needed to read and write: a write-ahead log.
 	var version [2]byte
@@ -281,7 +285,7 @@ func readDigest(file string, digest []byte) error {
 	}
 	digits, newline := bytes.CutSuffix(line[:n], []byte{'\n'})
 	if _, err := hex.Decode(digest, digits[:min(len(digits), 2*len(digest))]); err != nil || !newline || len(digits) != 2*len(digest) {
-		return &InputError{File: file, Reason: fmt.Sprintf("is not a digest of %d hexadecimal digits, followed by a newline", 2*len(digest)), Hint: imageHint}
+		return &InputError{File: file, Reason: fmt.Sprintf("is not %d hexadecimal digits, followed by a newline", 2*len(digest)), Hint: imageHint}
 	}
 	return nil
 }
@@ -290,7 +294,7 @@ func readDigest(file string, digest []byte) error {
 func openImageFile(file string) (*os.File, error) {
 	f, err := os.Open(file)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, &InputError{File: file, Reason: "no such file", Hint: "give a directory made by 'nix-closure-import db-image'", Err: err}
+		return nil, &InputError{File: file, Reason: "no such file", Hint: "give a directory made by 'nix-closure-import db-image' of this version", Err: err}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read database image: %w", err)

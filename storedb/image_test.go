@@ -27,7 +27,7 @@ func imageOf(t testing.TB, closureInfo, from string) string {
 func TestWriteImage(t *testing.T) {
 	c := newTestClosure(t)
 	image := imageOf(t, c.info, "")
-	if names := names(t, image); !slices.Equal(names, []string{imageDatabase, imageDatabaseDigest, imageClosureDigest}) {
+	if names := names(t, image); !slices.Equal(names, []string{imageDatabase, imageDatabaseSum, imageClosureDigest}) {
 		t.Errorf("the image has %v", names)
 	}
 	// The same bytes again, whatever the order of the paths is, over another.
@@ -35,7 +35,7 @@ func TestWriteImage(t *testing.T) {
 	slices.Reverse(closure.Paths)
 	again := filepath.Join(t.TempDir(), "image")
 	check(t, os.Mkdir(again, 0o755))
-	for _, name := range []string{imageDatabase, imageDatabaseDigest, imageClosureDigest} {
+	for _, name := range []string{imageDatabase, imageDatabaseSum, imageClosureDigest} {
 		check(t, os.WriteFile(filepath.Join(again, name), []byte("old"), 0o444))
 	}
 	check(t, WriteImage(t.Context(), ImageOptions{Closure: closure, Out: again}))
@@ -134,7 +134,7 @@ func TestCreateStateErrors(t *testing.T) {
 	resum := func(dir string) {
 		sum, err := checksumOfFile(filepath.Join(dir, imageDatabase))
 		check(t, err)
-		check(t, os.WriteFile(filepath.Join(dir, imageDatabaseDigest), fmt.Appendf(nil, "%x\n", sum), 0o644))
+		check(t, os.WriteFile(filepath.Join(dir, imageDatabaseSum), fmt.Appendf(nil, "%x\n", sum), 0o644))
 	}
 	alter := func(statements string) func(dir string) {
 		return func(dir string) {
@@ -155,7 +155,7 @@ func TestCreateStateErrors(t *testing.T) {
 		}, "", "is the database image of another closure"},
 		{"digest that is none", func(dir string) {
 			check(t, os.WriteFile(dir+"/registration.blake3", []byte(strings.Repeat("0", 64)), 0o644))
-		}, "/registration.blake3", "is not a digest of 64 hexadecimal digits, followed by a newline"},
+		}, "/registration.blake3", "is not 64 hexadecimal digits, followed by a newline"},
 		{"cut off", func(dir string) { check(t, os.Truncate(dir+"/db.sqlite", 8192)) }, "/db.sqlite", "damaged: its checksum is not the one in db.sqlite.crc32c"},
 		{"cut off and summed", func(dir string) { check(t, os.Truncate(dir+"/db.sqlite", 8192)); resum(dir) }, "/db.sqlite", "corrupt: database disk image is malformed"},
 		{"no database at all", func(dir string) {

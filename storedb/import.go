@@ -22,8 +22,9 @@ import (
 // After an error, and when ctx ends, the store is as it was before, but for
 // what [Files] have completed: that stays in the temporary directory until the
 // next import of Files takes it up. After SIGKILL no path is valid that is not
-// complete, and the next import that has something to do, or Nix's garbage
-// collector, removes what is left.
+// complete, and the next import that has something to do removes what is left;
+// but for the database that a new store was to have, Nix's garbage collector does,
+// too.
 //
 // Nix and other imports may use the store meanwhile, in every way: paths are
 // protected from the garbage collector by temporary roots and locked while they

@@ -43,6 +43,7 @@ func insertPaths(ctx context.Context, tx *transaction, g *graph, valid map[strin
 	}
 	ids := make([]int64, len(g.paths))
 	rows := newBatch(tx, "insert into ValidPaths (id, path, hash, registrationTime, deriver, narSize, ultimate, sigs, ca) values ", 9)
+	defer rows.release()
 	for i := range g.paths {
 		info := &g.paths[i]
 		hash, narSize := databaseHash(info.NarHash), nullIf(info.NarSize == 0, info.NarSize)
@@ -66,6 +67,7 @@ func insertPaths(ctx context.Context, tx *transaction, g *graph, valid map[strin
 
 func insertReferences(ctx context.Context, tx *transaction, g *graph, ids []int64, valid map[string]int64) error {
 	rows := newBatch(tx, "insert or ignore into Refs (referrer, reference) values ", 2)
+	defer rows.release()
 	for i := range g.paths {
 		referrer := driver.Value(ids[i])
 		for _, target := range g.references(int32(i)) {
@@ -86,6 +88,7 @@ func insertReferences(ctx context.Context, tx *transaction, g *graph, ids []int6
 // insertOutputs gives derivations of g that were not valid their outputs.
 func insertOutputs(ctx context.Context, tx *transaction, g *graph, outputs map[string][]output, ids []int64, valid map[string]int64) error {
 	rows := newBatch(tx, "insert into DerivationOutputs (drv, id, path) values ", 3)
+	defer rows.release()
 	for i := range g.paths {
 		path := g.paths[i].Path
 		if _, ok := valid[path]; ok || !isDerivation(path) {
@@ -179,14 +182,18 @@ func (b *batch) insert(ctx context.Context, stmt driver.StmtQueryContext) error 
 	return rows.Close()
 }
 
-// close inserts what is left. What an error leaves open ends with the
-// connection.
-func (b *batch) close(ctx context.Context) error {
+// release closes the statement, in any case: a connection does not end as long as
+// one of its statements is open.
+func (b *batch) release() {
 	if b.full != nil {
-		if err := b.full.(driver.Stmt).Close(); err != nil {
-			return err
-		}
+		_ = b.full.(driver.Stmt).Close() // it repeats the error of its last execution
+		b.full = nil
 	}
+}
+
+// close inserts what is left.
+func (b *batch) close(ctx context.Context) error {
+	b.release()
 	if len(b.args) == 0 {
 		return nil
 	}

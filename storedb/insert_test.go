@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -38,6 +39,54 @@ func fakeRegistration(n int) []byte {
 		all.WriteString(record)
 	}
 	return all.Bytes()
+}
+
+// A draft that fails when rows have been inserted already lets go of its file.
+func TestDraftFails(t *testing.T) {
+	infos, err := ParseRegistration(bytes.NewReader(fakeRegistration(3*batchRows)), "registration")
+	check(t, err)
+	g, err := newGraph(&Closure{Name: "registration", Paths: infos})
+	check(t, err)
+	file := filepath.Join(t.TempDir(), databaseName)
+	// A path that is there already, under another number than the closure's.
+	db, err := createDatabase(t.Context(), file)
+	check(t, err)
+	last := infos[len(infos)-1].Path
+	check(t, db.exec(t.Context(), "insert into ValidPaths (id, path, hash, registrationTime) values (1000000, ?, '', 1)", last))
+	check(t, db.exec(t.Context(), "update sqlite_sequence set seq = 0"))
+	check(t, db.Close())
+	if _, err := newDraft(t.Context(), file, g, 1); err == nil {
+		t.Fatal("a path was registered twice")
+	}
+	open, err := os.ReadDir("/proc/self/fd")
+	check(t, err)
+	for _, fd := range open {
+		if name, err := os.Readlink("/proc/self/fd/" + fd.Name()); err == nil && name == file {
+			t.Errorf("the database is still open as %s", fd.Name())
+		}
+	}
+}
+
+// A database that was being made for a store goes when the import fails, though
+// somebody else has made one meanwhile.
+func TestRollbackOfDraft(t *testing.T) {
+	root := filepath.Join(t.TempDir(), "root")
+	d, err := openDestination(t.Context(), root, patience{report: func(string) {}})
+	check(t, err)
+	file, err := d.newDatabase()
+	check(t, err)
+	check(t, os.WriteFile(file, nil, 0o644))
+	nix(t, "nix-store", "--store", root, "--init")
+	check(t, d.lockDatabase(t.Context()))
+	if d.fresh {
+		t.Fatal("the store is taken for one without a database")
+	}
+	check(t, d.rollback(false))
+	check(t, d.close())
+	if _, err := os.Lstat(filepath.Dir(file)); err == nil {
+		t.Error("the database is still there")
+	}
+	verifyStore(t, root)
 }
 
 // The cost of registering a closure in a new store, from the bytes of the

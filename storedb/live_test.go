@@ -47,7 +47,7 @@ func TestImportBesideNix(t *testing.T) {
 
 	over := make(chan struct{})
 	var nixes errgroup.Group
-	var rounds atomic.Int64
+	var rounds, aborts atomic.Int64
 	for _, command := range [][]string{
 		{"", "nix-store", "--store", root, "--gc"},
 		{"", "nix-store", "--store", root, "--add", file},
@@ -61,7 +61,10 @@ func TestImportBesideNix(t *testing.T) {
 				default:
 				}
 				err := tryNix(t.Context(), command[0], command[1:]...)
-				if err != nil && !(slices.Contains(command, "--gc") && strings.Contains(err.Error(), nixCollectorAbort)) {
+				if err != nil && slices.Contains(command, "--gc") && strings.Contains(err.Error(), nixCollectorAbort) && aborts.Add(1) <= 2 {
+					err = nil
+				}
+				if err != nil {
 					return err
 				}
 				rounds.Add(1)

@@ -61,7 +61,7 @@ func (i *importer) madeIn() *os.File {
 }
 
 // checkPresent makes sure that the store below root has the files of the missing
-// paths, before anything is written.
+// paths, before any file is made.
 func (i *importer) checkPresent(root string) error {
 	dir := filepath.Join(root, storeDir)
 	store, err := os.Open(dir)

@@ -53,7 +53,7 @@ type Options struct {
 
 	Method       Method // how files come from From; empty means MethodAuto
 	Verify       Verify // empty means VerifyNone; Files check what they place themselves
-	Jobs         int    // workers; 0 or less means one for each CPU
+	Jobs         int    // workers; 0 or less means one for each CPU. Where reflinks are made, btrfs is served by one
 	DryRun       bool   // only find out what an import would do
 	RegisterOnly bool   // the files are in the store already, with whatever metadata they have
 	Reregister   bool   // overwrite what is registered of valid paths, as nix-store --load-db does
@@ -83,7 +83,7 @@ const (
 	PhaseLock     Phase = "lock"     // waiting for others who use the store
 	PhasePlace    Phase = "place"    // copying files
 	PhaseVerify   Phase = "verify"   // hashing them; with VerifyHash only
-	PhaseRegister Phase = "register" // writing the database
+	PhaseRegister Phase = "register" // writing the database, or what is left of it when the files are there
 )
 
 // Progress is how far a phase has come.

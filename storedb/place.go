@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -78,13 +81,10 @@ type worker struct {
 }
 
 // place copies the entries from of the open directory src to the names to in
-// the open directory dst, where they do not exist yet, with the given number of
-// workers. After an error, what has been made is left to the caller to remove.
+// the open directory dst, where they do not exist yet, with at most the given number
+// of workers. After an error, what has been made is left to the caller to remove.
 func (p *placer) place(ctx context.Context, src, dst int, from, to []string, jobs int) error {
-	btrfs, err := isBtrfs(src, dst)
-	if err != nil {
-		return fmt.Errorf("look at the file system: %w", err)
-	}
+	btrfs := sameBtrfs(src, dst)
 	if btrfs && p.method != MethodCopy {
 		// All that has a name in a subvolume lies in one tree, what is new side by
 		// side. Two who write to it wait for each other's locks, and take longer
@@ -125,7 +125,7 @@ func (p *placer) place(ctx context.Context, src, dst int, from, to []string, job
 			}
 		})
 	}
-	err = group.Wait()
+	err := group.Wait()
 	for d := range p.open {
 		if d != root {
 			tree.CloseRead(d.src, d.dst)
@@ -440,4 +440,24 @@ func readEntries(dir int, buf []byte) (entries []entry, err error) {
 		entries = append(entries, entry{from: name, to: name, kind: kind})
 	})
 	return entries, err
+}
+
+// umask is the process's, as far as the system tells: it can only be asked for
+// by changing it, or of /proc. Unknown, it takes everything away.
+func umask() uint32 {
+	const unknown = 0o777
+	status, err := os.ReadFile("/proc/thread-self/status")
+	if err != nil {
+		return unknown
+	}
+	for line := range strings.Lines(string(status)) {
+		if value, ok := strings.CutPrefix(line, "Umask:"); ok {
+			mask, err := strconv.ParseUint(strings.TrimSpace(value), 8, 32)
+			if err != nil {
+				return unknown
+			}
+			return uint32(mask)
+		}
+	}
+	return unknown
 }

@@ -20,9 +20,14 @@ func (i *importer) makeValid(ctx context.Context) error {
 		}
 	}
 	if len(i.missing) == 0 && !i.Reregister {
-		return nil // others have made them meanwhile
+		return nil // or others have made them meanwhile
 	}
-	return i.registerLive(ctx)
+	done := i.registering()
+	if err := i.registerLive(ctx); err != nil {
+		return err
+	}
+	done()
+	return nil
 }
 
 // makeFresh makes the missing paths of a store that has no database and, at the
@@ -33,49 +38,64 @@ func (i *importer) makeFresh(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	var done func()
 	var outputs map[string][]output
 	var db *draft // nil if the database comes from an image
 	group, groupCtx := errgroup.WithContext(ctx)
+	dbCtx, notNeeded := context.WithCancel(groupCtx)
+	defer notNeeded()
 	group.Go(func() (err error) {
-		if len(i.missing) == 0 {
+		if len(i.missing) > 0 {
+			if err := i.makePaths(groupCtx); err != nil {
+				return err
+			}
+		}
+		done = i.registering()
+		if !i.dst.fresh {
+			notNeeded()
 			return nil
 		}
-		if err = i.makePaths(groupCtx); err == nil && i.DBImage == "" {
+		if i.DBImage == "" {
 			outputs, err = i.outputs(groupCtx)
 		}
 		return err
 	})
 	group.Go(func() (err error) {
 		if i.DBImage != "" {
-			return copyImage(groupCtx, i.DBImage, file, func() (digest, int, error) {
+			err = copyImage(dbCtx, i.DBImage, file, func() (digest, int, error) {
 				return i.Closure.digest, len(i.Closure.Paths), nil
 			})
+		} else {
+			db, err = newDraft(dbCtx, file, i.graph, time.Now().Unix())
 		}
-		db, err = newDraft(groupCtx, file, i.graph, time.Now().Unix())
+		if dbCtx.Err() != nil && groupCtx.Err() == nil {
+			return nil // not needed
+		}
 		return err
 	})
-	if err = group.Wait(); err != nil {
+	err = group.Wait()
+	if err == nil && i.dst.fresh {
 		if db != nil {
-			err = errors.Join(err, db.Close())
+			err, db = db.complete(ctx, outputs), nil
 		}
-		return err
+		if err == nil {
+			err = i.dst.lockDatabase(ctx)
+		}
 	}
-	done := i.registering()
 	if db != nil {
-		if err := db.complete(ctx, outputs); err != nil {
-			return err
+		err = errors.Join(err, db.Close())
+	}
+	if err != nil {
+		return err
+	}
+	if i.dst.fresh {
+		if err = i.publish(); err == nil {
+			err = i.dst.publishDatabase()
 		}
+	} else {
+		err = i.joinOthers(ctx, file)
 	}
-	if err := i.dst.lockDatabase(ctx); err != nil {
-		return err
-	}
-	if !i.dst.fresh {
-		return i.joinOthers(ctx, file)
-	}
-	if err := i.publish(); err != nil {
-		return err
-	}
-	if err := i.dst.publishDatabase(); err != nil {
+	if err != nil {
 		return err
 	}
 	done()
@@ -120,7 +140,6 @@ func (i *importer) outputs(ctx context.Context) (map[string][]output, error) {
 
 // registerLive registers the paths in a database that others use too.
 func (i *importer) registerLive(ctx context.Context) (err error) {
-	done := i.registering()
 	outputs, err := i.outputs(ctx)
 	if err != nil {
 		return err
@@ -161,7 +180,6 @@ func (i *importer) registerLive(ctx context.Context) (err error) {
 		return err
 	}
 	i.dst.commit() // whatever else fails
-	done()
 	return nil
 }
 

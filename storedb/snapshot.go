@@ -27,6 +27,7 @@ const snapshotExtras = 20
 const (
 	btrfsSnapCreateV2  = 0x50009417 // _IOW(0x94, 23, struct btrfs_ioctl_vol_args_v2)
 	btrfsSnapDestroy   = 0x5000940f // _IOW(0x94, 15, struct btrfs_ioctl_vol_args)
+	btrfsFSInfo        = 0x8400941f // _IOR(0x94, 31, struct btrfs_ioctl_fs_info_args)
 	btrfsSubvolumeRoot = 256        // inode of the topmost directory of each subvolume
 )
 
@@ -38,9 +39,42 @@ type btrfsVolArgsV2 struct {
 	name    [4040]byte
 }
 
+type btrfsFSInfoArgs struct {
+	maxID, devices uint64
+	id             [16]byte
+	rest           [992]byte
+}
+
 type btrfsVolArgs struct {
 	fd   int64
 	name [4088]byte
+}
+
+// sameBtrfs says whether two open directories lie on one btrfs.
+func sameBtrfs(a, b int) bool {
+	ofA, err := btrfsID(a)
+	if err != nil {
+		return false
+	}
+	ofB, err := btrfsID(b)
+	return err == nil && ofA == ofB
+}
+
+// btrfsID returns what is the same for all subvolumes of a btrfs.
+func btrfsID(fd int) (id [16]byte, err error) {
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(fd, &fs); err != nil {
+		return id, err
+	}
+	if fs.Type != unix.BTRFS_SUPER_MAGIC {
+		return id, unix.ENOTTY
+	}
+	var args btrfsFSInfoArgs
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), btrfsFSInfo, uintptr(unsafe.Pointer(&args)))
+	if errno != 0 {
+		return id, errno
+	}
+	return args.id, nil
 }
 
 // snapshot makes the directory of store paths of a fresh store a snapshot of the

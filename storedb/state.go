@@ -126,8 +126,11 @@ func (o *StateOptions) identity() (of digest, paths int, err error) {
 			return err
 		})
 	})
-	paths, err = o.countPaths()
-	return of, paths, errors.Join(err, group.Wait())
+	paths, countErr := o.countPaths()
+	if err := group.Wait(); err != nil {
+		return of, 0, err
+	}
+	return of, paths, countErr
 }
 
 // countPaths returns how many paths the closure has, which must be in the store
@@ -151,8 +154,11 @@ func (o *StateOptions) countPaths() (paths int, err error) {
 		lines := bufio.NewScanner(r)
 		for lines.Scan() {
 			paths++
+			if !o.Present {
+				continue
+			}
 			base, _ := bytes.CutPrefix(lines.Bytes(), []byte(StoreDir+"/"))
-			if _, ok := present[maphash.Bytes(seed, base)]; o.Present && !ok {
+			if _, ok := present[maphash.Bytes(seed, base)]; !ok {
 				return &InputError{File: file, Line: paths, Reason: fmt.Sprintf("%s is not in the store %s", lines.Bytes(), filepath.Join(o.Root, storeDir)),
 					Hint: "without --register-only, it would be copied there"}
 			}

@@ -172,6 +172,7 @@ func openLockFile(name string) (f *os.File, made bool, err error) {
 // directory.
 func (d *destination) newDatabase() (string, error) {
 	dir := filepath.Join(d.root, newDatabaseDir)
+	d.drafted = true
 	err := os.RemoveAll(dir) // a killed import may have left it
 	if err == nil {
 		err = os.Mkdir(dir, 0o755)

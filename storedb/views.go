@@ -184,7 +184,7 @@ func isMountPoint(store *os.File, info PathInfo, st *unix.Stat_t) bool {
 	case unix.S_IFREG:
 		return st.Size == 0
 	case unix.S_IFDIR:
-		dir, err := tree.Open(int(store.Fd()), baseName(info.Path), tree.OpenFlags|unix.O_DIRECTORY, 0)
+		dir, err := tree.OpenDir(int(store.Fd()), baseName(info.Path))
 		if err != nil {
 			return false // nobody has mounted anything there who may not read it
 		}

@@ -19,7 +19,7 @@ type importCommand struct {
 	Reregister   bool     `help:"Overwrite what is registered of paths that are valid already, as nix-store --load-db does."`
 	Method       string   `enum:"auto,overlay,bind,snapshot,reflink,hardlink,copy" default:"auto" help:"How files come into the store: ${enum}. Default: ${default}, a btrfs snapshot or reflinks where the file system can and a copy elsewhere."`
 	Verify       string   `enum:"none,size,hash" default:"none" help:"What to check of the files before they are registered: ${enum}. Default: ${default}."`
-	Jobs         int      `short:"j" placeholder:"N" help:"Files to copy at once. Default: one for each CPU."`
+	Jobs         int      `short:"j" placeholder:"N" help:"Files to copy at once. Default: one for each CPU. Reflinks on btrfs are made one by one."`
 	GCRoot       string   `name:"gc-root" placeholder:"NAME" help:"Keep the closure from the garbage collector, by links in the directory of this name below nix/var/nix/gcroots."`
 	DBImage      string   `name:"db-image" placeholder:"DIR" help:"Directory made by db-image of the same closureInfo. An empty store gets its database from there."`
 	DryRun       bool     `short:"n" help:"Only say what would be done."`

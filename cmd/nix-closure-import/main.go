@@ -4,6 +4,7 @@
 package main
 
 import (
+	"os"
 	"runtime/debug"
 
 	"vm-prebuild/cmd/internal/cli"
@@ -20,9 +21,11 @@ type command struct {
 
 func main() {
 	mountns.Main()
-	// A short life, of which collecting garbage at Go's pace would be a quarter:
-	// most of what is allocated is needed until the end.
-	debug.SetGCPercent(400)
+	if os.Getenv("GOGC") == "" {
+		// Collecting garbage at Go's pace would be a quarter of an import, and find
+		// little: most of what is allocated is needed until the end.
+		debug.SetGCPercent(400)
+	}
 	cli.App{
 		Name:        "nix-closure-import",
 		Description: "Bring closures into Nix stores, fast, and use them there.",

@@ -4,7 +4,8 @@
 // it is reached. Files are plain descriptors, because an os.File costs as many
 // system calls again as a small file needs.
 //
-// [EachEntry] is how trees are walked; errors are those of the system calls.
+// [EachEntry] is how trees are walked. Errors are those of the system calls; that
+// of [Remove] says which file it is about.
 package tree
 
 import (
@@ -76,7 +77,7 @@ func WriteAll(fd int, p []byte) error {
 }
 
 // EachEntry calls f with the names of what is in the open directory dir, in no
-// order, and its kinds as in dirent(5), DT_UNKNOWN if only opening it would tell.
+// order, and their kinds as in dirent(5), DT_UNKNOWN if only opening it would tell.
 // The directory has not been read before. The buffer should have some KiB.
 //
 // Of each entry getdents64(2) returns the inode and the offset of the next one,
