@@ -318,7 +318,8 @@ func TestTransferFaults(t *testing.T) {
 			`until [ "$(ls -d "$MOUNT"/dest/nix/store/*/* "$MOUNT"/dest/nar/* 2>/dev/null | wc -l)" -gt 8 ]; do kill -0 $$; done; mount -o remount,abort "$MOUNT"`,
 			[]string{"read-only file system", "input/output error"}},
 	}
-	s := newSource(t, smallClosure())
+	// Large enough that what turns read-only does so before all is over.
+	s := newSource(t, synthetic.Spec{Paths: 300, Files: 9000, Bytes: 60_000_000, Seed: 3})
 	for _, tr := range transfers(t, s) {
 		if tr.prepare != nil {
 			continue // that would not be on the file system at fault
