@@ -83,9 +83,9 @@ func (f *fake) Running() bool                                           { return
 func (f *fake) Connected() bool                                         { return f.connected }
 func (f *fake) Disconnect()                                             { f.connected = false }
 func (f *fake) Send(_ context.Context, _ string, _ time.Duration) error { return nil }
-func (f *fake) Run(_ context.Context, command string, _ time.Duration) (int, []byte, error) {
+func (f *fake) Run(_ context.Context, command string, _ time.Duration) (machine.Result, error) {
 	f.commands = append(f.commands, command)
-	return 0, nil, nil
+	return machine.Result{}, nil
 }
 
 // Disks are written back for a later run that keeps them, and nobody waits for

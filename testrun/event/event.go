@@ -49,16 +49,75 @@ type BlockClose struct {
 	Failure  string // why the body ended early; empty when it succeeded
 }
 
-// Serial is one line of a machine's serial console, without line ending.
+// Serial is one line of a machine's serial console, without line ending, or
+// of what commands in its shell wrote to standard error.
 type Serial struct {
 	Machine string
 	Text    string
+	Stderr  bool
+}
+
+// Output is one line of standard output of a command that is still running,
+// emitted only when the log level is Debug.
+type Output struct {
+	Machine string
+	Text    string
+}
+
+// Command is one finished command in a guest's shell.
+type Command struct {
+	Machine  string
+	Text     string
+	Duration time.Duration
+	Status   int    // exit status; -1 when it was given up
+	Stdout   string // cut to its last 4 KiB
+	Stderr   string // likewise
+	Failure  string // why it was given up; empty when it ended
+}
+
+// MachineStarted says that a machine's QEMU runs the guest.
+type MachineStarted struct {
+	Machine     string
+	PID         int
+	CommandLine []string // QEMU's, exactly
+}
+
+// MachineConnected says that a guest's root shell has answered.
+type MachineConnected struct {
+	Machine  string
+	Duration time.Duration // from the wait's begin
+}
+
+// MachineStopped says that a machine has ended.
+type MachineStopped struct {
+	Machine  string
+	Reason   string
+	Expected bool // it was asked to, or powered itself off
+}
+
+// Artifact is a file that the test leaves for its user.
+type Artifact struct {
+	Machine string // may be empty
+	Kind    string // "screenshot", "console", "journal", "command line", "capture", "file"
+	Path    string // absolute
+}
+
+// Traffic counts what one port of a VLAN has seen, at the end of a run.
+type Traffic struct {
+	VLAN                  int
+	Machine               string // empty when the port's owner is not a machine
+	FromFrames, FromBytes uint64 // sent by the machine
+	ToFrames, ToBytes     uint64 // delivered to it
+	Dropped               uint64 // lost on the way to it: faults and full queues
 }
 
 // TestFailure is the account of a failed script, one line each, as it is shown
 // behind "!!! ".
 type TestFailure struct {
-	Lines []string
+	Lines   []string
+	Script  string // path of the script; may be empty
+	Line    int    // of the script, from 1; 0 when unknown
+	Subtest string // that failed while others go on (--keep-going); else empty
 }
 
 // TestFinished is the last event of a run.
@@ -67,9 +126,16 @@ type TestFinished struct {
 	Failure  string // empty when the test passed
 }
 
-func (Log) isEvent()          {}
-func (BlockOpen) isEvent()    {}
-func (BlockClose) isEvent()   {}
-func (Serial) isEvent()       {}
-func (TestFailure) isEvent()  {}
-func (TestFinished) isEvent() {}
+func (Log) isEvent()              {}
+func (BlockOpen) isEvent()        {}
+func (BlockClose) isEvent()       {}
+func (Serial) isEvent()           {}
+func (Output) isEvent()           {}
+func (Command) isEvent()          {}
+func (MachineStarted) isEvent()   {}
+func (MachineConnected) isEvent() {}
+func (MachineStopped) isEvent()   {}
+func (Artifact) isEvent()         {}
+func (Traffic) isEvent()          {}
+func (TestFailure) isEvent()      {}
+func (TestFinished) isEvent()     {}

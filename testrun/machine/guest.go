@@ -21,6 +21,10 @@ type Guest struct {
 	Machine Machine
 	Bus     *event.Bus
 	Boot    StartOptions // how to start the machine when an operation needs it
+
+	// Between is called between the polls of a wait, and its error ends the
+	// wait; may be nil.
+	Between func(context.Context) error
 }
 
 func (g *Guest) nested(text string, f func() error) error {
@@ -41,11 +45,11 @@ func (g *Guest) run(ctx context.Context, command string, timeout time.Duration) 
 	if err != nil {
 		return 0, nil, err
 	}
-	status, output, err := sh.Run(ctx, command, timeout)
+	result, err := sh.Run(ctx, command, timeout)
 	if err != nil {
 		return 0, nil, g.explain(ctx, err)
 	}
-	return status, output, nil
+	return result.Status, result.Stdout, nil
 }
 
 // explain makes an error of the shell one of the machine, with its console.

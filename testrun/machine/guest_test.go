@@ -39,10 +39,10 @@ func (f *fake) Release() error                               { return nil }
 
 var errStuck = errors.New("no answer")
 
-func (f *fake) Run(ctx context.Context, command string, timeout time.Duration) (int, []byte, error) {
+func (f *fake) Run(ctx context.Context, command string, timeout time.Duration) (machine.Result, error) {
 	f.timeout = timeout
 	if f.stuck != nil {
-		return 0, nil, f.stuck
+		return machine.Result{}, f.stuck
 	}
 	args := []string{"bash", "-c", "set -euo pipefail; " + command}
 	if timeout > 0 {
@@ -53,9 +53,9 @@ func (f *fake) Run(ctx context.Context, command string, timeout time.Duration) (
 	out, err := cmd.Output()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
-		return exit.ExitCode(), out, nil
+		return machine.Result{Status: exit.ExitCode(), Stdout: out}, nil
 	}
-	return 0, out, err
+	return machine.Result{Stdout: out}, err
 }
 
 func timeoutArg(d time.Duration) string { return strconv.FormatFloat(d.Seconds(), 'f', -1, 64) }

@@ -61,13 +61,20 @@ type StartOptions struct {
 
 // Shell runs bash command lines as root in a guest.
 type Shell interface {
-	// Run returns a command's exit status and standard output. A positive
-	// timeout ends the command in the guest with status 124; the error is one
-	// with a true Timeout method when the guest does not answer even then.
-	Run(ctx context.Context, command string, timeout time.Duration) (status int, output []byte, err error)
+	// Run runs a command to its end. A positive timeout ends the command in
+	// the guest with status 124; the error is one with a true Timeout method
+	// when the guest does not answer even then.
+	Run(ctx context.Context, command string, timeout time.Duration) (Result, error)
 
 	// Send starts a command and does not wait for it.
 	Send(ctx context.Context, command string, timeout time.Duration) error
+}
+
+// Result is a command that has ended.
+type Result struct {
+	Status int
+	Stdout []byte
+	Stderr []byte // empty where the shell cannot tell it from the console
 }
 
 // Capabilities that not every backend has.

@@ -42,6 +42,11 @@ func (g *Guest) poll(ctx context.Context, timeout time.Duration, setup, body str
 			}
 			left = time.Second // a time-out of 0 still means one look
 		}
+		if g.Between != nil {
+			if err := g.Between(ctx); err != nil {
+				return "", err
+			}
+		}
 		script := fmt.Sprintf("%s\nfor pause in %s; do\n%s\nsleep $pause\ndone\nexit %d", setup, pauses(first), body, statusAgain)
 		status, output, err := g.run(ctx, script, left)
 		var late interface{ Timeout() bool }

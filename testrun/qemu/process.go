@@ -282,14 +282,14 @@ func (p *process) connect(ctx context.Context) error {
 }
 
 // Run implements machine.Shell.
-func (p *process) Run(ctx context.Context, command string, timeout time.Duration) (int, []byte, error) {
+func (p *process) Run(ctx context.Context, command string, timeout time.Duration) (machine.Result, error) {
 	ctx, unbind := p.bind(ctx)
 	defer unbind()
 	status, output, err := p.shell.Run(ctx, command, timeout)
 	if err != nil {
-		return 0, nil, p.shellError(err)
+		return machine.Result{}, p.shellError(err)
 	}
-	return status, output, nil
+	return machine.Result{Status: status, Stdout: output}, nil
 }
 
 // Send implements machine.Shell.

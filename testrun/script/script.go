@@ -34,6 +34,9 @@ type Session struct {
 	TmpDir     string        // runtime directory of this driver
 	Bus        *event.Bus    // for what the host itself reports
 	Caller     Caller        // executes what the script asks for
+
+	KeepGoing bool   // a subtest that fails does not end the script
+	Subtest   string // regular expression (Python's and RE2's common part): only matching subtests run; "" means all
 }
 
 // MachineInfo is what a script can read of a machine without asking it.
@@ -60,6 +63,10 @@ type Request struct {
 	Method  string
 	Args    json.RawMessage // a JSON object, keyed by the Python parameter names
 	Env     Environment     // of the script at the time of the call
+
+	// Callback has the script check its polling conditions; nil when it has
+	// none. Waits call it between polls; its error ends the call.
+	Callback func(context.Context) error
 }
 
 // Caller executes requests; it is safe for concurrent use. The result is
@@ -74,6 +81,7 @@ type Failure struct {
 	Message  string   // one line
 	Lines    []string // account for the user: traceback and message
 	ExitCode int      // of sys.exit(n); 1 otherwise
+	Line     int      // line of the script, from 1; 0 when unknown
 }
 
 func (f *Failure) Error() string { return f.Message }

@@ -33,8 +33,6 @@ import (
 	"vm-prebuild/testrun/machine"
 )
 
-var _ machine.Shell = (*Conn)(nil)
-
 // Greeting is what the guest prints when its shell is ready.
 const Greeting = "Spawning backdoor root shell..."
 
