@@ -231,7 +231,7 @@ func (p *process) meet(ctx context.Context, monitors, shells *net.UnixListener) 
 		conn.Close()
 		return fmt.Errorf("QMP handshake: %w", err)
 	}
-	return p.adopt(monitor, shell.New(conn))
+	return p.adopt(monitor, shell.New(conn, shell.Options{}))
 }
 
 // adopt makes the connections part of the process, unless it has just ended.
@@ -285,11 +285,11 @@ func (p *process) connect(ctx context.Context) error {
 func (p *process) Run(ctx context.Context, command string, timeout time.Duration) (machine.Result, error) {
 	ctx, unbind := p.bind(ctx)
 	defer unbind()
-	status, output, err := p.shell.Run(ctx, command, timeout)
+	result, err := p.shell.Run(ctx, command, timeout)
 	if err != nil {
 		return machine.Result{}, p.shellError(err)
 	}
-	return machine.Result{Status: status, Stdout: output}, nil
+	return result, nil
 }
 
 // Send implements machine.Shell.
