@@ -41,8 +41,8 @@ var screenCalls = map[string]machineCall{
 	"get_screen_text_variants": func(ctx context.Context, g *machine.Guest, _ script.Request) (any, error) {
 		return g.ScreenTextVariants(ctx)
 	},
-	"wait_for_text":    waitRegexp("regex", (*machine.Guest).WaitForText, machine.DefaultTimeout),
-	"wait_for_window":  waitRegexp("regexp", (*machine.Guest).WaitForWindow, machine.DefaultTimeout),
+	"wait_for_text":   waitRegexp("regex", (*machine.Guest).WaitForText, machine.DefaultTimeout),
+	"wait_for_window": waitRegexp("regexp", (*machine.Guest).WaitForWindow, machine.DefaultTimeout),
 	"get_window_names": func(ctx context.Context, g *machine.Guest, _ script.Request) (any, error) {
 		return g.WindowNames(ctx)
 	},

@@ -12,10 +12,10 @@ import (
 	"errors"
 	"fmt"
 	"image"
-	"image/png"
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -70,26 +70,23 @@ func (e *Engine) Read(ctx context.Context, picture []byte, onlyRaw bool, found f
 			return context.Cause(ctx)
 		}
 	}
-	pending := 1
 	g.Go(func() error { return read(picture) })
+	pending := 1
 	if !onlyRaw {
-		img, err := png.Decode(bytes.NewReader(picture))
-		if err != nil {
-			err = fmt.Errorf("picture of the screen: %w", err)
-			g.Go(func() error { return err })
-		} else {
-			grey := enlarge(img)
-			stretch(grey)
-			for _, prepare := range []func(*image.Gray) *image.Gray{positive, negative} {
-				pending++
-				g.Go(func() error {
-					data, err := encode(prepare(grey))
-					if err != nil {
-						return err
-					}
-					return read(data)
-				})
-			}
+		grey := sync.OnceValues(func() (*image.Gray, error) { return prepare(picture) })
+		for _, variant := range []func(*image.Gray) *image.Gray{positive, negative} {
+			pending++
+			g.Go(func() error {
+				grey, err := grey()
+				if err != nil {
+					return err
+				}
+				data, err := encode(variant(grey))
+				if err != nil {
+					return err
+				}
+				return read(data)
+			})
 		}
 	}
 	g.Go(func() error {
@@ -155,13 +152,4 @@ func tesseract(ctx context.Context, program string, picture []byte, mode string)
 		err = context.Cause(ctx)
 	}
 	return strings.ToValidUTF8(stdout.String(), "\uFFFD"), strings.TrimSpace(stderr.String()), err
-}
-
-func encode(img image.Image) ([]byte, error) {
-	var b bytes.Buffer
-	fast := png.Encoder{CompressionLevel: png.BestSpeed}
-	if err := fast.Encode(&b, img); err != nil {
-		return nil, err
-	}
-	return b.Bytes(), nil
 }
