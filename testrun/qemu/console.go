@@ -72,10 +72,15 @@ func (c *console) add(lines []string, rest string, ended bool) {
 	c.changed = make(chan struct{})
 }
 
+// lines returns all lines, the unended one included.
 func (c *console) lines() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return slices.Clone(c.text)
+	lines := slices.Clone(c.text)
+	if c.rest != "" {
+		lines = append(lines, c.rest)
+	}
+	return lines
 }
 
 // errConsoleEnded says that a console will show nothing more.
