@@ -244,7 +244,7 @@ func (d *driver) syncDisks(ctx context.Context) error {
 		if !g.Up() {
 			return nil
 		}
-		_, _, err := g.Execute(ctx, "sync", time.Minute, true)
+		_, err := g.Execute(ctx, "sync", time.Minute, true)
 		return err
 	})
 }
