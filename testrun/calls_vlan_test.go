@@ -165,15 +165,22 @@ func TestVLANReport(t *testing.T) {
 }
 
 func TestMachineOf(t *testing.T) {
-	cmd := exec.Command("sleep", "600")
+	cmd := exec.Command("sh", "-c", "echo; exec sleep 600")
 	cmd.Env = append(os.Environ(), machineEnv+"=a")
-	if err := cmd.Start(); err != nil {
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	}()
+	if _, err := out.Read(make([]byte, 1)); err != nil { // it runs
+		t.Fatal(err)
+	}
 	if got := machineOf(cmd.Process.Pid); got != "a" {
 		t.Errorf("got %q", got)
 	}

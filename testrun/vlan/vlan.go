@@ -208,7 +208,9 @@ func (v *VLAN) Traffic() []Traffic {
 	for _, p := range v.ports {
 		all[p.machine] = all[p.machine].plus(p.stats())
 	}
-	return slices.SortedFunc(maps.Values(all), func(a, b Traffic) int { return strings.Compare(a.Machine, b.Machine) })
+	sorted := slices.AppendSeq([]Traffic{}, maps.Values(all)) // never nil, which JSON tells apart
+	slices.SortFunc(sorted, func(a, b Traffic) int { return strings.Compare(a.Machine, b.Machine) })
+	return sorted
 }
 
 func (v *VLAN) accept() {
