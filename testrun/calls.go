@@ -71,7 +71,7 @@ type (
 )
 
 // driverCalls are the operations of the test itself.
-var driverCalls = merged(testCalls)
+var driverCalls = merged(testCalls, vlanCalls)
 
 // machineCalls are the operations of a machine. Their arguments have the names
 // that they have in nixpkgs' Python driver.

@@ -36,6 +36,7 @@ type Config struct {
 	Python        string        // interpreter of Python scripts
 	BootTimeout   time.Duration // of each machine; 0 means DefaultBootTimeout
 	VLANBackend   VLANBackend
+	PCAPDir       string // directory for a capture of each VLAN, relative to OutDir; "" for none
 }
 
 // MachineConfig is one machine of a test.
@@ -225,6 +226,9 @@ func (c *Config) check() error {
 			return fmt.Errorf("VLAN %d is listed twice", n)
 		}
 		seen[n] = true
+	}
+	if c.PCAPDir != "" && c.VLANBackend == VDESwitch {
+		return fmt.Errorf("VLANs cannot be captured when vde_switch connects the machines\nhint: use the built-in hub")
 	}
 	if c.GlobalTimeout < 0 {
 		return fmt.Errorf("global time-out %v is negative", c.GlobalTimeout)

@@ -39,6 +39,9 @@ type driver struct {
 	kvm    accel.Result
 	reader *ocr.Engine
 
+	seed    uint64 // of the VLANs' faults
+	logSeed sync.Once
+
 	stopTimer func()
 
 	mu       sync.Mutex
@@ -51,19 +54,29 @@ func newDriver(ctx context.Context, cfg Config, bus *event.Bus, serial *atomic.B
 	if cfg.BootTimeout == 0 {
 		cfg.BootTimeout = DefaultBootTimeout
 	}
-	r, err := reaper.Start()
+	seed, err := faultSeed()
 	if err != nil {
 		return nil, err
 	}
-	d := &driver{cfg: cfg, bus: bus, serial: serial, reaper: r, reader: ocr.New(readers()), machines: map[string]machine.Machine{}, stopTimer: func() {}}
+	dirs, err := claimDirectories(cfg.KeepState)
+	if err != nil {
+		return nil, err
+	}
+	var held []*os.File
+	if dirs.lock != nil {
+		// The next driver finds nothing of this one, however it ends.
+		held = append(held, dirs.lock)
+	}
+	r, err := reaper.Start(held...)
+	if err != nil {
+		return nil, errors.Join(err, dirs.release())
+	}
+	d := &driver{cfg: cfg, seed: seed, bus: bus, serial: serial, reaper: r, dirs: dirs, reader: ocr.New(readers()), machines: map[string]machine.Machine{}, stopTimer: func() {}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.close())
 		}
 	}()
-	if d.dirs, err = claimDirectories(cfg.KeepState); err != nil {
-		return nil, err
-	}
 	if d.dirs.private {
 		r.RemoveAtDeath(d.dirs.tmp)
 	}
@@ -101,13 +114,6 @@ func (d *driver) startVLANs(ctx context.Context) error {
 		}
 		return nil
 	})
-}
-
-func (d *driver) startVLAN(ctx context.Context, number int, dir string) (vlan.Switch, error) {
-	if d.cfg.VLANBackend == VDESwitch {
-		return vlan.StartProcess(ctx, number, dir, d.reaper.Spawn)
-	}
-	return vlan.Start(number, dir)
 }
 
 // addMachine makes a machine known by its name. One of the same name must not
@@ -174,6 +180,7 @@ func (d *driver) guest(m machine.Machine, env script.Environment) *machine.Guest
 		all = os.Environ()
 	}
 	all = append(all[:len(all):len(all)], d.env...)
+	all = append(all, machineEnv+"="+m.Name())
 	return &machine.Guest{
 		Machine: m,
 		Bus:     d.bus,
@@ -265,7 +272,7 @@ func (d *driver) close() error {
 		}
 		wg.Wait()
 		for _, s := range d.vlans {
-			errs = append(errs, s.Close())
+			errs = append(errs, d.closeVLAN(s))
 		}
 		d.reaper.Close()
 		errs = append(errs, d.dirs.release())
