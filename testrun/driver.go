@@ -188,6 +188,8 @@ func (d *driver) session() script.Session {
 		TmpDir:     d.dirs.tmp,
 		Bus:        d.bus,
 		Caller:     d,
+		KeepGoing:  d.cfg.KeepGoing,
+		Subtest:    d.cfg.Subtest,
 	}
 	for _, m := range d.cfg.Machines {
 		s.Machines = append(s.Machines, info(d.machines[m.Name]))

@@ -23,7 +23,13 @@ type Options struct {
 	Log         io.Writer   // the terminal's log
 	LogLevel    event.Level // of messages in Log
 	Colours     bool        // in Log
-	JUnit       string      // file for a JUnit report, below OutDir; "" for none
+
+	// Files and directories for reports, relative to OutDir; "" for none.
+	JUnit     string // JUnit report
+	JSONL     string // every event, one JSON object a line
+	HTML      string // one page
+	XMLLog    string // nixpkgs' XML log; relative to the working directory
+	SerialDir string // the console of each machine
 }
 
 // RunError says how a test ended that did not pass.
@@ -88,15 +94,8 @@ func Run(ctx context.Context, cfg Config, o Options) (err error) {
 }
 
 func (d *driver) run(ctx context.Context, interactive bool) error {
-	interpreter := 0
-	host := python.Host{Python: d.cfg.Python, Start: func(cmd *exec.Cmd) error {
-		err := d.reaper.Spawn(cmd)
-		if err == nil {
-			interpreter = cmd.Process.Pid
-		}
-		return err
-	}}
-	defer func() { d.reaper.Kill(interpreter) }()
+	host, end := d.host()
+	defer end()
 	if interactive {
 		return host.Interact(ctx, d.session())
 	}
@@ -119,6 +118,20 @@ func (d *driver) run(ctx context.Context, interactive bool) error {
 		d.bus.Log(event.Info, "", fmt.Sprintf("test script finished in %.2fs", time.Since(begin).Seconds()))
 	}
 	return err
+}
+
+// host returns what runs the test's script, and a function that ends what it
+// leaves behind.
+func (d *driver) host() (script.Host, func()) {
+	interpreter := 0
+	host := python.Host{Python: d.cfg.Python, Start: func(cmd *exec.Cmd) error {
+		err := d.reaper.Spawn(cmd)
+		if err == nil {
+			interpreter = cmd.Process.Pid
+		}
+		return err
+	}}
+	return host, func() { d.reaper.Kill(interpreter) }
 }
 
 // judge finds the exit code that belongs to what ended a test.
