@@ -35,6 +35,7 @@ type driver struct {
 	dirs   directories
 	env    []string // of the machines, beside the script's own: VLAN sockets
 	vlans  []vlan.Switch
+	ssh    *sshBackdoor // nil for none
 	kvm    accel.Result
 
 	stopTimer func()
@@ -71,6 +72,9 @@ func newDriver(ctx context.Context, cfg Config, bus *event.Bus, serial *atomic.B
 	if err := d.startVLANs(ctx); err != nil {
 		return nil, err
 	}
+	if err := d.openSSHBackdoor(ctx); err != nil {
+		return nil, err
+	}
 	if d.kvm = <-probed; !d.kvm.KVM {
 		text := "KVM cannot be used: " + d.kvm.Reason + "; the machines run under TCG, which is many times slower"
 		if d.kvm.Hint != "" {
@@ -79,7 +83,7 @@ func newDriver(ctx context.Context, cfg Config, bus *event.Bus, serial *atomic.B
 		bus.Log(event.Warning, "", text)
 	}
 	for _, m := range cfg.Machines {
-		if _, err := d.addMachine(m.Name, m.Command, cfg.KeepState); err != nil {
+		if _, err := d.addMachine(m.Name, d.ssh.attach(m.Name, m.Command), cfg.KeepState); err != nil {
 			return nil, err
 		}
 	}
@@ -173,9 +177,10 @@ func (d *driver) guest(m machine.Machine, env script.Environment) *machine.Guest
 	}
 	all = append(all[:len(all):len(all)], d.env...)
 	return &machine.Guest{
-		Machine: m,
-		Bus:     d.bus,
-		Boot:    machine.StartOptions{Env: all},
+		Machine:    m,
+		Bus:        d.bus,
+		Boot:       machine.StartOptions{Env: all},
+		SSHCommand: d.ssh.command(m.Name()),
 	}
 }
 
@@ -266,6 +271,7 @@ func (d *driver) close() error {
 		for _, s := range d.vlans {
 			errs = append(errs, s.Close())
 		}
+		errs = append(errs, d.ssh.close())
 		d.reaper.Close()
 		errs = append(errs, d.dirs.release())
 		return errors.Join(errs...)

@@ -94,6 +94,11 @@ func Run(ctx context.Context, cfg Config, o Options) (err error) {
 }
 
 func (d *driver) run(ctx context.Context, interactive bool) error {
+	if table := d.ssh.table(); table != "" {
+		for line := range strings.Lines(table) {
+			d.bus.Say("", strings.TrimSuffix(line, "\n"))
+		}
+	}
 	host, end := d.host()
 	defer end()
 	if interactive {
