@@ -290,21 +290,13 @@ type directories struct {
 // those who share /tmp.
 const ownDirectory = "hint: set XDG_RUNTIME_DIR or TMPDIR to a writable directory of your own"
 
-// claimDirectories takes $XDG_RUNTIME_DIR, else the directory for temporary
-// files, as nixpkgs' driver does. A second driver of the same user at the same
+// claimDirectories takes the runtime directory. A second driver of the same user at the same
 // time gets a directory of its own inside; with keepState it is refused, as it
 // would find other machines' states than it expects.
 func claimDirectories(keepState bool) (directories, error) {
-	base := os.Getenv("XDG_RUNTIME_DIR")
-	if base == "" {
-		base = os.TempDir()
-	}
-	base, err := filepath.Abs(base)
+	base, err := makeRuntimeDirectory()
 	if err != nil {
 		return directories{}, err
-	}
-	if err := os.MkdirAll(base, 0o700); err != nil {
-		return directories{}, fmt.Errorf("runtime directory: %w\n%s", err, ownDirectory)
 	}
 	d := directories{tmp: base}
 	lockPath := filepath.Join(base, fmt.Sprintf(".nixos-test-run-%d.lock", os.Getuid()))

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -58,15 +57,14 @@ func Run(ctx context.Context, cfg Config, o Options) (err error) {
 			return err
 		}
 	}
+	if err := cfg.checkOutputs(o); err != nil {
+		return err
+	}
 	var serial atomic.Bool
 	serial.Store(true)
 	sinks := []event.Sink{report.NewTerminal(o.Log, o.LogLevel, o.Colours, serial.Load)}
 	if o.JUnit != "" {
-		file := o.JUnit
-		if !filepath.IsAbs(file) {
-			file = filepath.Join(cfg.OutDir, file)
-		}
-		sinks = append(sinks, report.NewJUnit(file))
+		sinks = append(sinks, report.NewJUnit(cfg.Output(o.JUnit)))
 	}
 	bus := event.NewBus(sinks...)
 	defer func() { err = errors.Join(err, bus.Close()) }()

@@ -1,0 +1,100 @@
+package testrun
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestRuntimeDirectory(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		env                string
+		wantDir, wantSaid  string
+		wantError, wantNew string
+	}{
+		{env: "XDG_RUNTIME_DIR=" + dir + " TMPDIR=/tmp", wantDir: dir, wantSaid: "environment variable XDG_RUNTIME_DIR"},
+		{env: "TMPDIR=" + dir, wantDir: dir, wantSaid: "environment variable TMPDIR"},
+		{env: "TMPDIR=" + file + " TEMP=/nonexistent TMP=" + dir, wantDir: dir, wantSaid: "environment variable TMP"},
+		{env: "TMPDIR=/nonexistent", wantDir: "/tmp", wantSaid: "default"},
+		{env: "XDG_RUNTIME_DIR=" + dir + "/new", wantDir: dir + "/new", wantSaid: "environment variable XDG_RUNTIME_DIR", wantNew: dir + "/new"},
+		{env: "XDG_RUNTIME_DIR=" + file, wantError: "runtime directory " + file + " (environment variable XDG_RUNTIME_DIR): not a directory\nhint: set XDG_RUNTIME_DIR"},
+		{env: "XDG_RUNTIME_DIR=" + file + "/below", wantError: "not a directory"},
+		{env: "XDG_RUNTIME_DIR=/proc/nothing", wantError: "runtime directory /proc/nothing (environment variable XDG_RUNTIME_DIR): no such file"},
+	} {
+		t.Run(test.env, func(t *testing.T) {
+			for _, name := range []string{"XDG_RUNTIME_DIR", "TMPDIR", "TEMP", "TMP"} {
+				t.Setenv(name, "")
+			}
+			for _, setting := range strings.Fields(test.env) {
+				name, value, _ := strings.Cut(setting, "=")
+				t.Setenv(name, value)
+			}
+			_, source, err := RuntimeDirectory()
+			if err != nil {
+				t.Fatal(err)
+			}
+			made, err := makeRuntimeDirectory()
+			if test.wantError != "" {
+				if err == nil || !strings.Contains(err.Error(), test.wantError) {
+					t.Errorf("%v, want %q", err, test.wantError)
+				}
+				return
+			}
+			if err != nil || made != test.wantDir || source != test.wantSaid {
+				t.Errorf("%q %q %v, want %q %q", made, source, err, test.wantDir, test.wantSaid)
+			}
+			if test.wantNew == "" {
+				return
+			}
+			if info, err := os.Stat(test.wantNew); err != nil || info.Mode().Perm() != 0o700 {
+				t.Errorf("%v %v", info, err)
+			}
+		})
+	}
+}
+
+func TestCheckOutputs(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "file"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		name string
+		cfg  Config
+		o    Options
+		want string
+	}{
+		{"all there", Config{PCAPDir: "new/captures"}, Options{JUnit: "j.xml", JSONL: "j", HTML: dir + "/h.html", SerialDir: "consoles"}, ""},
+		{"a report again", Config{}, Options{JUnit: "file"}, ""},
+		{"report in no directory", Config{}, Options{JUnit: "no/j.xml"}, "JUnit report no/j.xml: directory " + dir + "/no: no such file or directory\nhint: make"},
+		{"report in a file", Config{}, Options{HTML: "file/j.xml"}, "HTML report file/j.xml: directory " + dir + "/file: not a directory"},
+		{"report that is a directory", Config{}, Options{JSONL: dir}, "JSON lines " + dir + ": is a directory"},
+		{"file for consoles", Config{}, Options{SerialDir: "file"}, "directory for consoles: "},
+		{"captures in nowhere", Config{PCAPDir: "/proc/x"}, Options{}, "directory for packet captures: "},
+		{"no output directory", Config{OutDir: "/nonexistent"}, Options{}, "output directory /nonexistent: no such file or directory\nhint: "},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if test.cfg.OutDir == "" {
+				test.cfg.OutDir = dir
+			}
+			err := test.cfg.checkOutputs(test.o)
+			if test.want == "" {
+				if err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			var c *ConfigError
+			if !errors.As(err, &c) || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("%v, want %q", err, test.want)
+			}
+		})
+	}
+}
