@@ -16,25 +16,25 @@ import (
 // is $XDG_RUNTIME_DIR, else where Python would put temporary files: the first
 // directory that can be written to of $TMPDIR, $TEMP, $TMP, /tmp, /var/tmp,
 // /usr/tmp and the working directory.
-func RuntimeDirectory() (dir, source string, err error) {
+func RuntimeDirectory() (dir, variable string, err error) {
 	const xdg = "XDG_RUNTIME_DIR"
 	if dir := os.Getenv(xdg); dir != "" {
 		dir, err := filepath.Abs(dir)
-		return dir, "environment variable " + xdg, err
+		return dir, xdg, err
 	}
-	type candidate struct{ dir, source string }
+	type candidate struct{ dir, variable string }
 	var candidates []candidate
 	for _, name := range []string{"TMPDIR", "TEMP", "TMP"} {
 		if dir := os.Getenv(name); dir != "" {
-			candidates = append(candidates, candidate{dir, "environment variable " + name})
+			candidates = append(candidates, candidate{dir, name})
 		}
 	}
 	for _, dir := range []string{"/tmp", "/var/tmp", "/usr/tmp", "."} {
-		candidates = append(candidates, candidate{dir, "default"})
+		candidates = append(candidates, candidate{dir, ""})
 	}
 	for _, c := range candidates {
 		if dir, err := filepath.Abs(c.dir); err == nil && checkWritableDir(dir) == nil {
-			return dir, c.source, nil
+			return dir, c.variable, nil
 		}
 	}
 	return "", "", errors.New("there is no directory for temporary files\n" + ownDirectory)
@@ -43,16 +43,20 @@ func RuntimeDirectory() (dir, source string, err error) {
 // makeRuntimeDirectory returns that directory. It is made when it is not there,
 // for its user alone.
 func makeRuntimeDirectory() (string, error) {
-	dir, source, err := RuntimeDirectory()
+	dir, variable, err := RuntimeDirectory()
 	if err != nil {
 		return "", fmt.Errorf("runtime directory: %w", err)
 	}
+	what := "runtime directory " + dir
+	if variable != "" {
+		what += " (environment variable " + variable + ")"
+	}
 	// A directory that is there already may be one that we cannot look into.
 	if err := os.MkdirAll(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) && !errors.Is(err, syscall.ENOTDIR) {
-		return "", fmt.Errorf("runtime directory %s (%s): %w\n%s", dir, source, unpath(err), ownDirectory)
+		return "", fmt.Errorf("%s: %w\n%s", what, unpath(err), ownDirectory)
 	}
 	if err := checkWritableDir(dir); err != nil {
-		return "", fmt.Errorf("runtime directory %s (%s): %w\n%s", dir, source, err, ownDirectory)
+		return "", fmt.Errorf("%s: %w\n%s", what, err, ownDirectory)
 	}
 	return dir, nil
 }

@@ -19,11 +19,11 @@ func TestRuntimeDirectory(t *testing.T) {
 		wantDir, wantSaid  string
 		wantError, wantNew string
 	}{
-		{env: "XDG_RUNTIME_DIR=" + dir + " TMPDIR=/tmp", wantDir: dir, wantSaid: "environment variable XDG_RUNTIME_DIR"},
-		{env: "TMPDIR=" + dir, wantDir: dir, wantSaid: "environment variable TMPDIR"},
-		{env: "TMPDIR=" + file + " TEMP=/nonexistent TMP=" + dir, wantDir: dir, wantSaid: "environment variable TMP"},
-		{env: "TMPDIR=/nonexistent", wantDir: "/tmp", wantSaid: "default"},
-		{env: "XDG_RUNTIME_DIR=" + dir + "/new", wantDir: dir + "/new", wantSaid: "environment variable XDG_RUNTIME_DIR", wantNew: dir + "/new"},
+		{env: "XDG_RUNTIME_DIR=" + dir + " TMPDIR=/tmp", wantDir: dir, wantSaid: "XDG_RUNTIME_DIR"},
+		{env: "TMPDIR=" + dir, wantDir: dir, wantSaid: "TMPDIR"},
+		{env: "TMPDIR=" + file + " TEMP=/nonexistent TMP=" + dir, wantDir: dir, wantSaid: "TMP"},
+		{env: "TMPDIR=/nonexistent", wantDir: "/tmp", wantSaid: ""},
+		{env: "XDG_RUNTIME_DIR=" + dir + "/new", wantDir: dir + "/new", wantSaid: "XDG_RUNTIME_DIR", wantNew: dir + "/new"},
 		{env: "XDG_RUNTIME_DIR=" + file, wantError: "runtime directory " + file + " (environment variable XDG_RUNTIME_DIR): not a directory\nhint: set XDG_RUNTIME_DIR"},
 		{env: "XDG_RUNTIME_DIR=" + file + "/below", wantError: "not a directory"},
 		{env: "XDG_RUNTIME_DIR=/proc/nothing", wantError: "runtime directory /proc/nothing (environment variable XDG_RUNTIME_DIR): no such file"},
@@ -36,7 +36,7 @@ func TestRuntimeDirectory(t *testing.T) {
 				name, value, _ := strings.Cut(setting, "=")
 				t.Setenv(name, value)
 			}
-			_, source, err := RuntimeDirectory()
+			_, variable, err := RuntimeDirectory()
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -47,8 +47,8 @@ func TestRuntimeDirectory(t *testing.T) {
 				}
 				return
 			}
-			if err != nil || made != test.wantDir || source != test.wantSaid {
-				t.Errorf("%q %q %v, want %q %q", made, source, err, test.wantDir, test.wantSaid)
+			if err != nil || made != test.wantDir || variable != test.wantSaid {
+				t.Errorf("%q %q %v, want %q %q", made, variable, err, test.wantDir, test.wantSaid)
 			}
 			if test.wantNew == "" {
 				return

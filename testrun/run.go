@@ -52,13 +52,13 @@ func Run(ctx context.Context, cfg Config, o Options) (err error) {
 	if err := cfg.check(); err != nil {
 		return &ConfigError{Err: err}
 	}
+	if err := cfg.checkOutputs(o); err != nil {
+		return err
+	}
 	if !o.Interactive {
 		if err := cfg.checkScript(); err != nil {
 			return err
 		}
-	}
-	if err := cfg.checkOutputs(o); err != nil {
-		return err
 	}
 	var serial atomic.Bool
 	serial.Store(true)
