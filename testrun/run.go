@@ -6,13 +6,11 @@ import (
 	"fmt"
 	"io"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	"vm-prebuild/testrun/event"
-	"vm-prebuild/testrun/report"
 	"vm-prebuild/testrun/script"
 	"vm-prebuild/testrun/script/python"
 )
@@ -23,7 +21,12 @@ type Options struct {
 	Log         io.Writer   // the terminal's log
 	LogLevel    event.Level // of messages in Log
 	Colours     bool        // in Log
-	JUnit       string      // file for a JUnit report, below OutDir; "" for none
+
+	// Reports beside the log; none where empty. Relative names are below OutDir.
+	XMLLog    string // file in the format of nixpkgs' driver; $LOGFILE
+	JUnit     string // file
+	JSONL     string // file with an event per line
+	SerialDir string // directory for a file per machine with its console
 }
 
 // RunError says how a test ended that did not pass.
@@ -54,13 +57,9 @@ func Run(ctx context.Context, cfg Config, o Options) (err error) {
 	}
 	var serial atomic.Bool
 	serial.Store(true)
-	sinks := []event.Sink{report.NewTerminal(o.Log, o.LogLevel, o.Colours, serial.Load)}
-	if o.JUnit != "" {
-		file := o.JUnit
-		if !filepath.IsAbs(file) {
-			file = filepath.Join(cfg.OutDir, file)
-		}
-		sinks = append(sinks, report.NewJUnit(file))
+	sinks, err := openSinks(cfg, o, serial.Load)
+	if err != nil {
+		return err
 	}
 	bus := event.NewBus(sinks...)
 	defer func() { err = errors.Join(err, bus.Close()) }()
