@@ -73,47 +73,11 @@ func checkWritableDir(dir string) error {
 	return unix.Access(dir, unix.W_OK|unix.X_OK)
 }
 
-// checkOutputs refuses a test whose results could not be written: at its end
-// that would be found out too late.
-func (c *Config) checkOutputs(o Options) error {
+// checkOutDir refuses a directory for results that cannot take any: at the end
+// of a test that would be found out too late.
+func (c *Config) checkOutDir() error {
 	if err := checkWritableDir(c.OutDir); err != nil {
 		return configErrorf("output directory %s: %w\nhint: -o names a directory that exists and can be written to", c.OutDir, err)
 	}
-	for _, file := range []struct{ what, path string }{
-		{"JUnit report", o.JUnit}, {"JSON lines", o.JSONL}, {"HTML report", o.HTML},
-	} {
-		if file.path == "" {
-			continue
-		}
-		path := c.Output(file.path)
-		if err := checkWritableDir(filepath.Dir(path)); err != nil {
-			return configErrorf("%s %s: directory %s: %w\nhint: make the directory first", file.what, file.path, filepath.Dir(path), err)
-		}
-		if info, err := os.Stat(path); err == nil && info.IsDir() {
-			return configErrorf("%s %s: is a directory", file.what, path)
-		}
-	}
-	for _, dir := range []struct{ what, path string }{
-		{"consoles", o.SerialDir}, {"packet captures", c.PCAPDir},
-	} {
-		if dir.path == "" {
-			continue
-		}
-		path := c.Output(dir.path)
-		if err := os.MkdirAll(path, 0o777); err != nil {
-			return configErrorf("directory for %s: %w", dir.what, err)
-		}
-		if err := checkWritableDir(path); err != nil {
-			return configErrorf("directory for %s %s: %w", dir.what, path, err)
-		}
-	}
 	return nil
-}
-
-// Output is the path of a result: one that is not absolute is below OutDir.
-func (c *Config) Output(path string) string {
-	if filepath.IsAbs(path) {
-		return path
-	}
-	return filepath.Join(c.OutDir, path)
 }

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"vm-prebuild/testrun/event"
-	"vm-prebuild/testrun/report"
 	"vm-prebuild/testrun/script"
 	"vm-prebuild/testrun/script/python"
 )
@@ -23,12 +22,12 @@ type Options struct {
 	LogLevel    event.Level // of messages in Log
 	Colours     bool        // in Log
 
-	// Files and directories for reports, relative to OutDir; "" for none.
-	JUnit     string // JUnit report
-	JSONL     string // every event, one JSON object a line
-	HTML      string // one page
-	XMLLog    string // nixpkgs' XML log; relative to the working directory
-	SerialDir string // the console of each machine
+	// Reports beside the log; none where empty. Relative names are below OutDir.
+	XMLLog    string // file in the format of nixpkgs' driver; $LOGFILE
+	JUnit     string // file
+	JSONL     string // file with an event per line
+	HTML      string // file of one page
+	SerialDir string // directory for a file per machine with its console
 }
 
 // RunError says how a test ended that did not pass.
@@ -52,7 +51,7 @@ func Run(ctx context.Context, cfg Config, o Options) (err error) {
 	if err := cfg.check(); err != nil {
 		return &ConfigError{Err: err}
 	}
-	if err := cfg.checkOutputs(o); err != nil {
+	if err := cfg.checkOutDir(); err != nil {
 		return err
 	}
 	if !o.Interactive {
@@ -62,9 +61,9 @@ func Run(ctx context.Context, cfg Config, o Options) (err error) {
 	}
 	var serial atomic.Bool
 	serial.Store(true)
-	sinks := []event.Sink{report.NewTerminal(o.Log, o.LogLevel, o.Colours, serial.Load)}
-	if o.JUnit != "" {
-		sinks = append(sinks, report.NewJUnit(cfg.Output(o.JUnit)))
+	sinks, err := openSinks(cfg, o, serial.Load)
+	if err != nil {
+		return err
 	}
 	bus := event.NewBus(sinks...)
 	defer func() { err = errors.Join(err, bus.Close()) }()

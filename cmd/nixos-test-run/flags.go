@@ -80,11 +80,6 @@ func (f *flags) test(parsed *kong.Context, script string) (*test, error) {
 		t.from["global-timeout"] = source{Kind: fromFile, Name: f.ConfigFile}
 	}
 	t.OutDir = f.Output
-	for _, path := range []*string{&t.ScriptPath, &t.OutDir} {
-		if err := absolute(path); err != nil {
-			return nil, err
-		}
-	}
 	t.KeepState, t.KeepGoing = f.KeepState, f.KeepGoing
 	t.Subtest = f.Subtest
 	t.Python = f.Python
@@ -103,6 +98,11 @@ func (f *flags) test(parsed *kong.Context, script string) (*test, error) {
 		HTML:        f.HTML,
 		XMLLog:      f.XMLLog,
 		SerialDir:   f.SerialDir,
+	}
+	for _, path := range []*string{&t.ScriptPath, &t.OutDir, &t.XMLLog} {
+		if err := absolute(path); err != nil {
+			return nil, err
+		}
 	}
 	return t, nil
 }
