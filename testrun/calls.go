@@ -59,7 +59,7 @@ type (
 )
 
 // driverCalls are the operations of the test itself.
-var driverCalls = merged(testCalls, testSSHCalls)
+var driverCalls = merged(testCalls, vlanCalls, testSSHCalls)
 
 // machineCalls are the operations of a machine. Their arguments have the names
 // that they have in nixpkgs' Python driver.

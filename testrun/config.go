@@ -35,7 +35,7 @@ type Config struct {
 	KeepGoing     bool          // a subtest that fails does not end the test
 	BootTimeout   time.Duration // of each machine; 0 means DefaultBootTimeout
 	VLANBackend   VLANBackend
-	PCAPDir       string // for a packet capture of each VLAN, below OutDir; "" for none
+	PCAPDir       string // directory for a capture of each VLAN, relative to OutDir; "" for none
 	DebugHook     string // command that attaches to a test held at a breakpoint; "" for none
 
 	// SSHBackdoor has vhost-device-vsock connect SSH clients of the host with
@@ -162,6 +162,9 @@ func (c *Config) check() error {
 			return fmt.Errorf("VLAN %d is listed twice", n)
 		}
 		seen[n] = true
+	}
+	if c.PCAPDir != "" && c.VLANBackend == VDESwitch {
+		return fmt.Errorf("VLANs cannot be captured when vde_switch connects the machines\nhint: use the built-in hub")
 	}
 	if c.GlobalTimeout < 0 {
 		return fmt.Errorf("global time-out %v is negative", c.GlobalTimeout)

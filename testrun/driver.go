@@ -38,6 +38,9 @@ type driver struct {
 	ssh    *sshBackdoor // nil for none
 	kvm    accel.Result
 
+	seed    uint64 // of the VLANs' faults
+	logSeed sync.Once
+
 	stopTimer func()
 
 	mu       sync.Mutex
@@ -50,11 +53,15 @@ func newDriver(ctx context.Context, cfg Config, bus *event.Bus, serial *atomic.B
 	if cfg.BootTimeout == 0 {
 		cfg.BootTimeout = DefaultBootTimeout
 	}
+	seed, err := faultSeed()
+	if err != nil {
+		return nil, err
+	}
 	r, err := reaper.Start()
 	if err != nil {
 		return nil, err
 	}
-	d := &driver{cfg: cfg, bus: bus, serial: serial, reaper: r, machines: map[string]machine.Machine{}, stopTimer: func() {}}
+	d := &driver{cfg: cfg, seed: seed, bus: bus, serial: serial, reaper: r, machines: map[string]machine.Machine{}, stopTimer: func() {}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.close())
@@ -103,13 +110,6 @@ func (d *driver) startVLANs(ctx context.Context) error {
 		}
 		return nil
 	})
-}
-
-func (d *driver) startVLAN(ctx context.Context, number int, dir string) (vlan.Switch, error) {
-	if d.cfg.VLANBackend == VDESwitch {
-		return vlan.StartProcess(ctx, number, dir, d.reaper.Spawn)
-	}
-	return vlan.Start(number, dir)
 }
 
 // addMachine makes a machine known by its name. One of the same name must not
@@ -176,6 +176,7 @@ func (d *driver) guest(m machine.Machine, env script.Environment) *machine.Guest
 		all = os.Environ()
 	}
 	all = append(all[:len(all):len(all)], d.env...)
+	all = append(all, machineEnv+"="+m.Name())
 	return &machine.Guest{
 		Machine:    m,
 		Bus:        d.bus,
@@ -269,7 +270,7 @@ func (d *driver) close() error {
 		}
 		wg.Wait()
 		for _, s := range d.vlans {
-			errs = append(errs, s.Close())
+			errs = append(errs, d.closeVLAN(s))
 		}
 		errs = append(errs, d.ssh.close())
 		d.reaper.Close()
