@@ -51,7 +51,7 @@ func driverOf(t *testing.T, cfg Config) (*driver, *bytes.Buffer) {
 	return d, &log
 }
 
-func call(t *testing.T, d *driver, machine, method, args string) string {
+func answer(t *testing.T, d *driver, machine, method, args string) string {
 	t.Helper()
 	result, err := d.Call(t.Context(), script.Request{Machine: machine, Method: method, Args: json.RawMessage(args)})
 	if err != nil {
@@ -83,10 +83,10 @@ func TestSSHBackdoor(t *testing.T) {
 		t.Fatalf("directories of sockets: %v %v", sockets, err)
 	}
 	host := sockets[0] + "/server_host.socket"
-	if got, want := call(t, d, "server", "ssh_backdoor_command", "{}"), "ssh -o User=root vsock-mux/"+host; got != want {
+	if got, want := answer(t, d, "server", "ssh_backdoor_command", "{}"), "ssh -o User=root vsock-mux/"+host; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
-	table := call(t, d, "", "dump_machine_ssh", "{}")
+	table := answer(t, d, "", "dump_machine_ssh", "{}")
 	if !strings.Contains(table, "\n    a:       ssh -o User=root vsock-mux/") || !strings.HasSuffix(table, "\n    server:  ssh -o User=root vsock-mux/"+host) {
 		t.Errorf("table\n%s", table)
 	}
@@ -128,13 +128,13 @@ func TestKernelBackdoor(t *testing.T) {
 	cfg := twoMachines(t, "#!/bin/sh\n")
 	cfg.VSOCKOffset = 2
 	d, _ := driverOf(t, cfg)
-	if got := call(t, d, "server", "ssh_backdoor_command", "{}"); got != "ssh -o User=root vsock/4" {
+	if got := answer(t, d, "server", "ssh_backdoor_command", "{}"); got != "ssh -o User=root vsock/4" {
 		t.Error(got)
 	}
-	if got := call(t, d, "server", "ssh_backdoor_command", `{"index": 9}`); got != "ssh -o User=root vsock/9" {
+	if got := answer(t, d, "server", "ssh_backdoor_command", `{"index": 9}`); got != "ssh -o User=root vsock/9" {
 		t.Error(got)
 	}
-	if got := call(t, d, "", "dump_machine_ssh", "{}"); !strings.HasSuffix(got, "\n    a:       ssh -o User=root vsock/3\n    server:  ssh -o User=root vsock/4") {
+	if got := answer(t, d, "", "dump_machine_ssh", "{}"); !strings.HasSuffix(got, "\n    a:       ssh -o User=root vsock/3\n    server:  ssh -o User=root vsock/4") {
 		t.Error(got)
 	}
 }
@@ -157,10 +157,10 @@ func TestKernelBackdoorWithoutDevice(t *testing.T) {
 func TestNoSSHBackdoor(t *testing.T) {
 	runtimeDir(t)
 	d, _ := driverOf(t, twoMachines(t, "#!/bin/sh\n"))
-	if got := call(t, d, "", "dump_machine_ssh", "{}"); got != "" {
+	if got := answer(t, d, "", "dump_machine_ssh", "{}"); got != "" {
 		t.Errorf("table %q", got)
 	}
-	if got := call(t, d, "", "dump_machine_ssh", `{"offset": 10}`); !strings.Contains(got, "    a:       ssh -o User=root vsock/11") {
+	if got := answer(t, d, "", "dump_machine_ssh", `{"offset": 10}`); !strings.Contains(got, "    a:       ssh -o User=root vsock/11") {
 		t.Errorf("table %q", got)
 	}
 	_, err := d.Call(t.Context(), script.Request{Machine: "a", Method: "ssh_backdoor_command"})
