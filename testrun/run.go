@@ -13,6 +13,7 @@ import (
 	"vm-prebuild/testrun/event"
 	"vm-prebuild/testrun/script"
 	"vm-prebuild/testrun/script/python"
+	"vm-prebuild/testrun/script/starlark"
 )
 
 // Options say how to run a test and where its reports go.
@@ -125,6 +126,9 @@ func (d *driver) run(ctx context.Context, interactive bool) error {
 // host returns what runs the test's script, and a function that ends what it
 // leaves behind.
 func (d *driver) host() (script.Host, func()) {
+	if d.cfg.ScriptLanguage() == Starlark {
+		return starlark.Host{}, func() {}
+	}
 	interpreter := 0
 	host := python.Host{Python: d.cfg.Python, Start: func(cmd *exec.Cmd) error {
 		err := d.reaper.Spawn(cmd)
