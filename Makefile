@@ -34,6 +34,7 @@ setup:
 build:
 	CGO_ENABLED=1 $(GO) build $(STATIC) -o $(BIN)/ $(addprefix ./cmd/,$(TOOLS))
 	ln -sf nixos-test-run $(BIN)/nixos-test-driver
+	ln -sf nixos-test-run $(BIN)/generate-driver-symbols
 
 lint: $(LINT_BIN)
 	$(GO) vet ./...
