@@ -37,6 +37,7 @@ type Session struct {
 
 	KeepGoing bool   // a subtest that fails does not end the script
 	Subtest   string // regular expression (Python's and RE2's common part): only matching subtests run; "" means all
+	DebugHook string // how to attach to a breakpoint (nixpkgs' breakpointHook); "" means that breakpoints do nothing
 }
 
 // MachineInfo is what a script can read of a machine without asking it.
