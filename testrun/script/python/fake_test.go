@@ -42,7 +42,7 @@ func (tr *transcript) printf(format string, args ...any) {
 }
 
 var (
-	elapsed = regexp.MustCompile(`(after|last:|"timeout":59)\s?\d+\.\d+`)
+	elapsed = regexp.MustCompile(`((?:after|last:) )\d+\.\d\d|("timeout":)59\d\.\d+`)
 	carets  = regexp.MustCompile(`(?m)^(!!! )?[ ~^]+\n`) // differ between versions of Python
 )
 
@@ -52,7 +52,7 @@ func (tr *transcript) text(t testing.TB) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text := elapsed.ReplaceAllString(string(data), "$1 N.NN")
+	text := elapsed.ReplaceAllString(string(data), "$1${2}N.NN")
 	return carets.ReplaceAllString(text, "")
 }
 
