@@ -6,13 +6,11 @@ import (
 	"fmt"
 	"io"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	"vm-prebuild/testrun/event"
-	"vm-prebuild/testrun/report"
 	"vm-prebuild/testrun/script"
 	"vm-prebuild/testrun/script/python"
 )
@@ -23,7 +21,13 @@ type Options struct {
 	Log         io.Writer   // the terminal's log
 	LogLevel    event.Level // of messages in Log
 	Colours     bool        // in Log
-	JUnit       string      // file for a JUnit report, below OutDir; "" for none
+
+	// Reports beside the log; none where empty. Relative names are below OutDir.
+	XMLLog    string // file in the format of nixpkgs' driver; $LOGFILE
+	JUnit     string // file
+	JSONL     string // file with an event per line
+	HTML      string // file of one page
+	SerialDir string // directory for a file per machine with its console
 }
 
 // RunError says how a test ended that did not pass.
@@ -47,6 +51,9 @@ func Run(ctx context.Context, cfg Config, o Options) (err error) {
 	if err := cfg.check(); err != nil {
 		return &ConfigError{Err: err}
 	}
+	if err := cfg.checkOutDir(); err != nil {
+		return err
+	}
 	if !o.Interactive {
 		if err := cfg.checkScript(); err != nil {
 			return err
@@ -54,13 +61,9 @@ func Run(ctx context.Context, cfg Config, o Options) (err error) {
 	}
 	var serial atomic.Bool
 	serial.Store(true)
-	sinks := []event.Sink{report.NewTerminal(o.Log, o.LogLevel, o.Colours, serial.Load)}
-	if o.JUnit != "" {
-		file := o.JUnit
-		if !filepath.IsAbs(file) {
-			file = filepath.Join(cfg.OutDir, file)
-		}
-		sinks = append(sinks, report.NewJUnit(file))
+	sinks, err := openSinks(cfg, o, serial.Load)
+	if err != nil {
+		return err
 	}
 	bus := event.NewBus(sinks...)
 	defer func() { err = errors.Join(err, bus.Close()) }()
@@ -88,15 +91,13 @@ func Run(ctx context.Context, cfg Config, o Options) (err error) {
 }
 
 func (d *driver) run(ctx context.Context, interactive bool) error {
-	interpreter := 0
-	host := python.Host{Python: d.cfg.Python, Start: func(cmd *exec.Cmd) error {
-		err := d.reaper.Spawn(cmd)
-		if err == nil {
-			interpreter = cmd.Process.Pid
+	if table := d.ssh.table(); table != "" {
+		for line := range strings.Lines(table) {
+			d.bus.Say("", strings.TrimSuffix(line, "\n"))
 		}
-		return err
-	}}
-	defer func() { d.reaper.Kill(interpreter) }()
+	}
+	host, end := d.host()
+	defer end()
 	if interactive {
 		return host.Interact(ctx, d.session())
 	}
@@ -119,6 +120,20 @@ func (d *driver) run(ctx context.Context, interactive bool) error {
 		d.bus.Log(event.Info, "", fmt.Sprintf("test script finished in %.2fs", time.Since(begin).Seconds()))
 	}
 	return err
+}
+
+// host returns what runs the test's script, and a function that ends what it
+// leaves behind.
+func (d *driver) host() (script.Host, func()) {
+	interpreter := 0
+	host := python.Host{Python: d.cfg.Python, Start: func(cmd *exec.Cmd) error {
+		err := d.reaper.Spawn(cmd)
+		if err == nil {
+			interpreter = cmd.Process.Pid
+		}
+		return err
+	}}
+	return host, func() { d.reaper.Kill(interpreter) }
 }
 
 // judge finds the exit code that belongs to what ended a test.

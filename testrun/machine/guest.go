@@ -22,6 +22,9 @@ type Guest struct {
 	Bus     *event.Bus
 	Boot    StartOptions // how to start the machine when an operation needs it
 
+	// SSHCommand logs in to the machine from the host; "" where nothing does.
+	SSHCommand string
+
 	// Between is called between the polls of a wait, and its error ends the
 	// wait; may be nil.
 	Between func(context.Context) error

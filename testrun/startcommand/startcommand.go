@@ -27,6 +27,8 @@ type Command struct {
 	Script string
 	// Line is a shell command line, of create_machine, instead of a Script.
 	Line string
+	// QEMUArguments are further arguments for QEMU.
+	QEMUArguments []string
 }
 
 var scriptName = regexp.MustCompile(`^run-(.+)-vm$`)
@@ -87,7 +89,7 @@ type Options struct {
 // and with environment env plus what start scripts expect. It fails when the
 // script insists on KVM and KVM cannot be used.
 func (c Command) Build(env []string, o Options) (*exec.Cmd, error) {
-	args := o.qemuArguments()
+	args := append(o.qemuArguments(), c.QEMUArguments...)
 	if o.ForceTCG {
 		tcg, err := c.tcgArguments()
 		if err != nil {

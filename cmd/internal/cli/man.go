@@ -66,8 +66,13 @@ func manArguments(w io.Writer, n *kong.Node) {
 }
 
 func manFlags(w io.Writer, n *kong.Node) {
+	group := ""
 	for _, f := range n.Flags {
 		if !f.Hidden {
+			if f.Group != nil && f.Group.Key != group {
+				group = f.Group.Key
+				fmt.Fprintf(w, ".PP\n%s\n", roff(f.Group.Title))
+			}
 			fmt.Fprintf(w, ".TP\n.B %s\n%s\n", roff(f.String()), roff(kong.DefaultHelpValueFormatter(f.Value)))
 		}
 	}
