@@ -46,6 +46,9 @@ type MachineInfo struct {
 	StateDir  string `json:"state_dir"`
 	SharedDir string `json:"shared_dir"`
 	OutDir    string `json:"out_dir"`
+	// StartCommand is the start script or the command line given for it; empty
+	// for machines that scripts make.
+	StartCommand string `json:"start_command,omitempty"`
 }
 
 // Environment is the environment and working directory of the script.

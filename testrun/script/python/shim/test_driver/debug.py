@@ -38,7 +38,11 @@ class Debug(DebugAbstract):
         self._stop(host, port).set_trace(sys._getframe(1))
 
     def post_mortem(self, error: BaseException) -> None:
-        debugger = self._stop("127.0.0.1", 4444)
+        try:
+            debugger = self._stop("127.0.0.1", 4444)
+        except OSError as problem:  # the error that counts is the script's
+            self.logger.log_test_error(f"No breakpoint on TCP port 4444: {problem}")
+            return
         debugger.reset()
         debugger.interaction(None, error.__traceback__)
         debugger.leave()

@@ -13,7 +13,7 @@ from test_driver.duration import seconds
 from test_driver.errors import MachineError, RequestedAssertionFailed
 from test_driver.logger import CompositeLogger
 from test_driver.machine import BaseMachine, NspawnMachine, QemuMachine, retry
-from test_driver.polling_condition import TWO_SECONDS, Poll, PollingCondition
+from test_driver.polling_condition import TWO_SECONDS, Condition, PollingCondition
 from test_driver.subtest import Subtest, Subtests
 from test_driver.vlan import VLan, names_of
 
@@ -346,14 +346,14 @@ class Driver:
             interval = seconds_interval if interval is None else interval
         seconds(interval, "polling_condition")
 
-        def decorate(fun: Callable[[], bool | None]) -> Poll:
+        def decorate(fun: Callable[[], bool | None]) -> Condition:
             condition = PollingCondition(
                 fun,
                 self.log,
                 TWO_SECONDS if interval is None else interval,
                 description,
             )
-            return Poll(condition, self.polling_conditions)
+            return Condition(condition, self.polling_conditions)
 
         return decorate if fun_ is None else decorate(fun_)
 

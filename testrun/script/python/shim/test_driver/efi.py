@@ -38,19 +38,29 @@ class EfiVariable:
         state: int | None = None,
         flags: int | None = None,
     ) -> None:
-        self.vendor_uuid = vendor_uuid or uuid.UUID(int=0)
+        self.guid = vendor_uuid or uuid.UUID(int=0)
         self.name = name or ""
         self.data = data or b""
         self.state = state
-        self.flags = flags or 0
+        self.attributes = flags or 0
 
     def __repr__(self) -> str:
-        return f"<EfiVariable {vendor_name(self.vendor_uuid)} {self.name!r}>"
+        return f"<EfiVariable {vendor_name(self.guid)} {self.name!r}>"
+
+    # Names of nixpkgs' driver.
+
+    @property
+    def flags(self) -> int:
+        return self.attributes
+
+    @flags.setter
+    def flags(self, value: int) -> None:
+        self.attributes = value
 
     @property
     def vendorUUID(self) -> uuid.UUID:  # noqa: N802
         """The vendor with its bytes as they are on disk."""
-        return uuid.UUID(bytes=self.vendor_uuid.bytes_le)
+        return uuid.UUID(bytes=self.guid.bytes_le)
 
     @property
     def volatile(self) -> bool:
@@ -83,8 +93,8 @@ class EfiVariable:
     def to_wire(self) -> dict[str, Any]:
         return {
             "name": self.name,
-            "guid": str(self.vendor_uuid),
-            "attributes": self.flags,
+            "guid": str(self.guid),
+            "attributes": self.attributes,
             "data": binascii.b2a_base64(bytes(self.data), newline=False).decode(),
         }
 
@@ -134,6 +144,6 @@ def by_vendor(
             binascii.a2b_base64(fields["data"]),
             flags=fields["attributes"],
         )
-        names = result.setdefault(vendor_name(variable.vendor_uuid), {})
+        names = result.setdefault(vendor_name(variable.guid), {})
         names[variable.name] = variable
     return result

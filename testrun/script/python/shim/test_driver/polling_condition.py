@@ -82,7 +82,7 @@ class PollingCondition:
         return f"Polling condition {word}: {self.description}"
 
 
-class Poll:
+class Condition:
     """What the decorator polling_condition makes of a function.
 
     In a `with` statement, the condition is checked before each command and

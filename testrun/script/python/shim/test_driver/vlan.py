@@ -51,7 +51,7 @@ class VLan:
     def set_delay(
         self,
         delay: Duration,
-        jitter: Duration | None = None,
+        jitter: Duration = 0,
         machine: Node | None = None,
     ) -> None:
         """Delivers frames later, by delay give or take jitter."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from test_driver import deprecation
 from test_driver.bridge import current
-from test_driver.duration import FIFTEEN_MINUTES, seconds
+from test_driver.duration import FIFTEEN_MINUTES, seconds, timedelta
 from test_driver.logger import NO_ATTRIBUTES
 from test_driver.machine.attributes import PathAttribute, StateAttribute, path
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from test_driver.bridge import Bridge
     from test_driver.duration import Duration
     from test_driver.logger import AbstractLogger, Block
+
+TEN_MILLISECONDS = timedelta(milliseconds=10)
 
 
 class CommandResult:
@@ -80,7 +82,9 @@ class BaseMachine:
                 "keep_machine_state": keep_machine_state,
             },
         )
-        self._attach(bridge, logger, info, callbacks or [])
+        self._attach(
+            bridge, logger, {**info, "start_command": str(start_command)}, callbacks or []
+        )
         self.keep_machine_state = keep_machine_state
         if out_dir is not None and path(out_dir) != self.out_dir:
             self.out_dir = out_dir
@@ -175,6 +179,10 @@ class BaseMachine:
     def wait_for_shutdown(self) -> None:
         """Waits until the machine is off, without asking it to."""
         self._call("wait_for_shutdown")
+
+    def connect(self) -> None:
+        """Starts the machine when it is off and waits for its shell."""
+        self._call("connect")
 
     def release(self) -> None:
         """Ends the machine at once and frees what it holds."""
@@ -428,6 +436,25 @@ class BaseMachine:
     def wait_for_text(self, regex: str, timeout: Duration = FIFTEEN_MINUTES) -> None:
         """Waits until a reading of the screen matches."""
         self._wait("wait_for_text", timeout, regex=pattern_of(regex))
+
+    def send_key(
+        self,
+        key: str,
+        delay: Duration | None = TEN_MILLISECONDS,
+        log: bool | None = True,
+    ) -> None:
+        """Presses a key or a chord such as "ctrl-alt-delete", then waits delay."""
+        self._checked_call(
+            "send_key", key=key, delay=seconds(delay, "send_key"), log=bool(log)
+        )
+
+    def send_chars(
+        self, chars: str, delay: Duration | None = TEN_MILLISECONDS
+    ) -> None:
+        """Types a text, with delay after each key."""
+        self._checked_call(
+            "send_chars", chars=chars, delay=seconds(delay, "send_chars")
+        )
 
     def get_window_names(self) -> list[str]:
         return self._checked_call("get_window_names")

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from test_driver.machine.qmp import QMPSession
 
 TEN_MINUTES = timedelta(minutes=10)
-TEN_MILLISECONDS = timedelta(milliseconds=10)
 
 
 class QemuStartCommand:
@@ -105,10 +104,6 @@ class QemuMachine(BaseMachine):
         """
         self._call("start", allow_reboot=allow_reboot)
 
-    def connect(self) -> None:
-        """Starts the machine when it is off and waits for its shell."""
-        self._call("connect")
-
     def crash(self) -> None:
         """Ends the machine as a power failure would."""
         self._checked_call("crash")
@@ -153,26 +148,7 @@ class QemuMachine(BaseMachine):
             if event is None and time.monotonic() >= deadline:
                 raise TimeoutError(f"no such QMP event within {limit} seconds")
 
-    # Keyboard and consoles
-
-    def send_key(
-        self,
-        key: str,
-        delay: Duration | None = TEN_MILLISECONDS,
-        log: bool | None = True,
-    ) -> None:
-        """Presses a key or a chord such as "ctrl-alt-delete", then waits delay."""
-        self._checked_call(
-            "send_key", key=key, delay=seconds(delay, "send_key"), log=bool(log)
-        )
-
-    def send_chars(
-        self, chars: str, delay: Duration | None = TEN_MILLISECONDS
-    ) -> None:
-        """Types a text, with delay after each key."""
-        self._checked_call(
-            "send_chars", chars=chars, delay=seconds(delay, "send_chars")
-        )
+    # Consoles
 
     def send_console(self, chars: str) -> None:
         """Types on the serial console."""
