@@ -98,7 +98,7 @@ func (d *driver) run(ctx context.Context, interactive bool) error {
 	}
 	var failure *script.Failure
 	if errors.As(err, &failure) {
-		d.bus.Emit(event.TestFailure{Lines: failure.Lines})
+		d.bus.Emit(event.TestFailure{Lines: failure.Lines, Script: d.cfg.ScriptPath, Line: failure.Line})
 	} else if err != nil {
 		d.bus.Emit(event.TestFailure{Lines: strings.Split(err.Error(), "\n")})
 	}

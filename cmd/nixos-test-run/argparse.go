@@ -143,5 +143,6 @@ func longOptions(model *kong.Application) []option {
 		}
 	}
 	slices.SortFunc(options, func(a, b option) int { return strings.Compare(a.name, b.name) })
-	return options
+	// Several commands may have a flag of one name.
+	return slices.CompactFunc(options, func(a, b option) bool { return a.name == b.name })
 }

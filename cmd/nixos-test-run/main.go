@@ -4,6 +4,10 @@
 package main
 
 import (
+	"os"
+	"path/filepath"
+	"slices"
+
 	"vm-prebuild/cmd/internal/cli"
 	"vm-prebuild/testrun/reaper"
 )
@@ -17,12 +21,29 @@ type grammar struct {
 	Eval     evalCmd     `cmd:"" help:"Run code, which may make its own machines with create_machine."`
 	EvalFile evalFileCmd `cmd:"" help:"Run a file likewise."`
 	Config   configCmd   `cmd:"" help:"Print the resolved configuration of a test, and where each value came from."`
+	Symbols  symbolsCmd  `cmd:"" help:"List the names that every Python script has, for linters."`
+	Generate generateCmd `cmd:"" name:"generate-driver-symbols" help:"Write that list to the file driver-symbols, as the program of this name does that comes with nixpkgs' driver."`
+}
+
+// generateName is the name of a second program of nixpkgs' driver.
+const generateName = "generate-driver-symbols"
+
+// called is the name by which this program was started, one of the two that it
+// has for tests; as generate-driver-symbols it is that command.
+func called() string {
+	switch name := filepath.Base(os.Args[0]); name {
+	case "nixos-test-driver":
+		return name
+	case generateName:
+		os.Args = slices.Insert(os.Args, 1, generateName)
+	}
+	return "nixos-test-run"
 }
 
 func main() {
 	reaper.Main()
 	cli.App{
-		Name:        "nixos-test-run",
+		Name:        called(),
 		Rewrite:     argparse,
 		EmptyValues: true, // nixpkgs' wrappers may give them
 		Description: "Run one NixOS VM test: machines, VLANs and a test script. " +
