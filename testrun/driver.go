@@ -196,9 +196,12 @@ func (d *driver) session() script.Session {
 		Caller:     d,
 		KeepGoing:  d.cfg.KeepGoing,
 		Subtest:    d.cfg.Subtest,
+		DebugHook:  d.cfg.DebugHook,
 	}
 	for _, m := range d.cfg.Machines {
-		s.Machines = append(s.Machines, info(d.machines[m.Name]))
+		i := info(d.machines[m.Name])
+		i.StartCommand = m.Command.String()
+		s.Machines = append(s.Machines, i)
 	}
 	return s
 }

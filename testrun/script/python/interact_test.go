@@ -128,11 +128,11 @@ func TestInteractWithoutTerminal(t *testing.T) {
 	}
 	for _, want := range []string{
 		"additionally exposed symbols:",
-		`<call only.succeed {"commands": ["a", "b"], "timeout": null}>`,
+		`<call only.succeed {"commands":["a","b"],"timeout":null}>`,
 		"output of b\nc\n",
 		"ZeroDivisionError: division by zero",
 		"> run the VM test script",
-		`<call only.succeed {"commands": ["in the script"], "timeout": null}>`,
+		`<call only.succeed {"commands":["in the script"],"timeout":null}>`,
 		`failure="from the script"`,
 		"    raise ValueError('from the script')",
 	} {

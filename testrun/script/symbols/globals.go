@@ -48,7 +48,7 @@ func Functions() []Function {
 			Params:   []Param{required("fn", Attempt), old("timeout_seconds", optional("timeout", OptDuration, "")), optional("timeout", OptDuration, "None")},
 			Doc:      "Calls `fn(False)` until it returns something true. After the time-out (15 minutes by default) comes one last `fn(True)`, whose failure is that of the test.",
 			Starlark: "`fn` may have no parameter."},
-		{Name: "polling_condition", Result: "Any",
+		{Name: "polling_condition", Result: Decorated,
 			Params: []Param{
 				optional("fun_", Condition, "None"),
 				{Name: "seconds_interval", Type: OptDuration, Default: "None", KeywordOnly: true, For: "interval"},
