@@ -18,10 +18,11 @@ let
   testScript = hostPkgs.writeText "test-script" config.testScriptString;
   isStarlark = lib.elem "--language=starlark" config.extraDriverArgs;
 
-  # Since 26.05 the driver opens the SSH backdoor. The older one is the guests'
-  # business: nixpkgs adds to their QEMU options, and to extraDriverArgs.
-  sshBackdoor = config.sshBackdoor or { };
-  driverBackdoor = (sshBackdoor.enable or false) && !(sshBackdoor ? vsockOffset);
+  # Since 26.05 it is the driver that opens the SSH backdoor. Before, nixpkgs adds
+  # to the guests' QEMU options, and says so in extraDriverArgs.
+  driverBackdoor =
+    (config.driverConfiguration.enable_ssh_backdoor or config.sshBackdoor.enable or false)
+    && !lib.any (lib.hasPrefix "--dump-vsocks") config.extraDriverArgs;
 
   # The driver's own configuration file has the same form as that of nixpkgs
   # 26.05, whatever the nixpkgs: the form there is internal and changes.
