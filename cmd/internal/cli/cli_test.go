@@ -87,8 +87,9 @@ type putCmd struct {
 func (c *putCmd) Run() error { return fmt.Errorf("put: %w", cli.Exit(42)) }
 
 type single struct {
-	Jobs int    `help:"Tests at once." default:"1"`
-	Path string `arg:"" help:"The file."`
+	Colour bool   `negatable:"" default:"true" help:"Use colours."`
+	Jobs   int    `help:"Tests at once." default:"1"`
+	Path   string `arg:"" help:"The file."`
 }
 
 func (s *single) Run(out *cli.IO) error {
