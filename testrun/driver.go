@@ -15,6 +15,7 @@ import (
 	"vm-prebuild/testrun/accel"
 	"vm-prebuild/testrun/event"
 	"vm-prebuild/testrun/machine"
+	"vm-prebuild/testrun/ocr"
 	"vm-prebuild/testrun/qemu"
 	"vm-prebuild/testrun/reaper"
 	"vm-prebuild/testrun/script"
@@ -37,6 +38,7 @@ type driver struct {
 	vlans  []vlan.Switch
 	ssh    *sshBackdoor // nil for none
 	kvm    accel.Result
+	reader *ocr.Engine
 
 	seed    uint64 // of the VLANs' faults
 	logSeed sync.Once
@@ -61,7 +63,7 @@ func newDriver(ctx context.Context, cfg Config, bus *event.Bus, serial *atomic.B
 	if err != nil {
 		return nil, err
 	}
-	d := &driver{cfg: cfg, seed: seed, bus: bus, serial: serial, reaper: r, machines: map[string]machine.Machine{}, stopTimer: func() {}}
+	d := &driver{cfg: cfg, seed: seed, bus: bus, serial: serial, reaper: r, reader: ocr.New(readers()), machines: map[string]machine.Machine{}, stopTimer: func() {}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.close())
@@ -182,6 +184,7 @@ func (d *driver) guest(m machine.Machine, env script.Environment) *machine.Guest
 		Bus:        d.bus,
 		Boot:       machine.StartOptions{Env: all},
 		SSHCommand: d.ssh.command(m.Name()),
+		Reader:     d.reader,
 	}
 }
 
