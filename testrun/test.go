@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -123,7 +124,8 @@ func (t *Test) Subtest(name string, f func() error) error {
 		block.Close("")
 		return nil
 	}
-	t.d.bus.Log(event.Error, "", fmt.Sprintf(`Test "%s" failed with error: "%s"`, name, err))
+	account := fmt.Sprintf(`Test "%s" failed with error: "%s"`, name, err)
+	t.d.bus.Emit(event.TestFailure{Lines: strings.Split(account, "\n")})
 	block.Close(err.Error())
 	return err
 }

@@ -181,6 +181,13 @@ var machineMethods = map[string]method[*machineValue]{
 		}
 		return outputs(m.info.Name, commands, v)
 	},
+	"dump_efi_vars": func(r *runtime, thread *starlark.Thread, m *machineValue, f symbols.Function, _ arguments) (starlark.Value, error) {
+		text, err := r.call(thread, m.info.Name, f.Name, map[string]any{})
+		if s, ok := text.(string); ok && s != "" {
+			fmt.Fprintln(r.stdout, s)
+		}
+		return starlark.None, err
+	},
 	"wait_for_qmp_event": waitForQMPEvent,
 }
 
