@@ -152,7 +152,7 @@ func (r *runtime) load(thread *starlark.Thread, name string) (starlark.StringDic
 		m.err = err
 		return nil, err
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }() // it was only read from
 	text, err := readScript(root.Open(name))
 	if err != nil {
 		m.err = err
