@@ -31,7 +31,7 @@ func (r *runtime) define() {
 	r.globals = starlark.StringDict{}
 	for _, f := range symbols.Functions() {
 		if implementation := functions[f.Name]; implementation != nil {
-			r.globals[f.Name] = r.builtin(f, func(thread *starlark.Thread, f symbols.Function, a arguments) (starlark.Value, error) {
+			r.globals[f.Name] = r.builtin(f.In(symbols.Starlark), func(thread *starlark.Thread, f symbols.Function, a arguments) (starlark.Value, error) {
 				return implementation(r, thread, f, a)
 			})
 		}
