@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -52,6 +53,9 @@ func Open(ctx context.Context, cfg Config, o Options) (*Test, error) {
 
 // open is Open for a checked configuration.
 func open(ctx context.Context, cfg Config, o Options) (*Test, error) {
+	if o.Log == nil {
+		o.Log = io.Discard
+	}
 	var serial atomic.Bool
 	serial.Store(true)
 	sinks, err := openSinks(cfg, o, serial.Load)
