@@ -18,7 +18,7 @@ import (
 // Options say how to run a test and where its reports go.
 type Options struct {
 	Interactive bool        // offer a prompt instead of running the script
-	Log         io.Writer   // the terminal's log
+	Log         io.Writer   // the terminal's log; nil for none
 	LogLevel    event.Level // of messages in Log
 	Colours     bool        // in Log
 

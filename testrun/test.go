@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -51,6 +53,9 @@ func Open(ctx context.Context, cfg Config, o Options) (*Test, error) {
 
 // open is Open for a checked configuration.
 func open(ctx context.Context, cfg Config, o Options) (*Test, error) {
+	if o.Log == nil {
+		o.Log = io.Discard
+	}
 	var serial atomic.Bool
 	serial.Store(true)
 	sinks, err := openSinks(cfg, o, serial.Load)
@@ -123,7 +128,8 @@ func (t *Test) Subtest(name string, f func() error) error {
 		block.Close("")
 		return nil
 	}
-	t.d.bus.Log(event.Error, "", fmt.Sprintf(`Test "%s" failed with error: "%s"`, name, err))
+	account := fmt.Sprintf(`Test "%s" failed with error: "%s"`, name, err)
+	t.d.bus.Emit(event.TestFailure{Lines: strings.Split(account, "\n")})
 	block.Close(err.Error())
 	return err
 }

@@ -31,7 +31,7 @@ func (r *runtime) define() {
 	r.globals = starlark.StringDict{}
 	for _, f := range symbols.Functions() {
 		if implementation := functions[f.Name]; implementation != nil {
-			r.globals[f.Name] = r.builtin(f, func(thread *starlark.Thread, f symbols.Function, a arguments) (starlark.Value, error) {
+			r.globals[f.Name] = r.builtin(f.In(symbols.Starlark), func(thread *starlark.Thread, f symbols.Function, a arguments) (starlark.Value, error) {
 				return implementation(r, thread, f, a)
 			})
 		}
@@ -124,17 +124,8 @@ var functions = map[string]function{
 	},
 	"serial_stdout_on":  serialStdout(true),
 	"serial_stdout_off": serialStdout(false),
-	"dump_machine_ssh": func(r *runtime, thread *starlark.Thread, _ symbols.Function, _ arguments) (starlark.Value, error) {
-		for _, m := range r.machines {
-			command, err := r.call(thread, m.info.Name, "ssh_backdoor_command", map[string]any{})
-			if err != nil {
-				return nil, err
-			}
-			fmt.Fprintf(r.stdout, "    %s:  %s\n", m.info.Name, command)
-		}
-		return starlark.None, nil
-	},
-	"parallel": parallel,
+	"dump_machine_ssh":  dumpMachineSSH,
+	"parallel":          parallel,
 	"catch": func(r *runtime, thread *starlark.Thread, _ symbols.Function, a arguments) (starlark.Value, error) {
 		v, err := starlark.Call(thread, a.function("fn"), nil, nil)
 		switch {
@@ -216,6 +207,20 @@ func driverCall(r *runtime, thread *starlark.Thread, f symbols.Function, a argum
 		return starlark.None, err
 	}
 	return toStarlark(result, f.Result)
+}
+
+// dumpMachineSSH prints how to log in to each machine.
+func dumpMachineSSH(r *runtime, thread *starlark.Thread, _ symbols.Function, _ arguments) (starlark.Value, error) {
+	lines := []string{"SSH backdoor enabled, the machines can be accessed like this:"}
+	for _, m := range r.machines {
+		command, err := r.call(thread, m.info.Name, "ssh_backdoor_command", map[string]any{})
+		if err != nil {
+			return nil, err
+		}
+		lines = append(lines, fmt.Sprintf("    %s:  %v", m.info.Name, command))
+	}
+	fmt.Fprintln(r.stdout, strings.Join(lines, "\n"))
+	return starlark.None, nil
 }
 
 func serialStdout(on bool) function {

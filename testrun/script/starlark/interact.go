@@ -67,6 +67,8 @@ type prompt struct {
 	globals  starlark.StringDict
 	terminal int // descriptor; -1 when there is none
 	read     func(prompt string) (string, error)
+
+	statements int // so far
 }
 
 // edit has lines edited on the terminal, and returns what gives it back.
@@ -149,7 +151,8 @@ func (p *prompt) loop(ctx context.Context) error {
 
 // statement reads, executes and prints one statement.
 func (p *prompt) statement(ctx context.Context) error {
-	const name = "<prompt>"
+	p.statements++
+	name := fmt.Sprintf("<prompt %d>", p.statements) // functions keep theirs
 	var lines []string
 	var failed error
 	file, err := dialect().ParseCompoundStmt(name, func() ([]byte, error) {

@@ -68,7 +68,8 @@ func (r *runtime) subtest(thread *starlark.Thread, name string, fn starlark.Call
 	if r.ending(thread, err) {
 		return nil, err
 	}
-	r.session.Bus.Log(event.Error, "", fmt.Sprintf(`Test "%s" failed with error: "%s"`, name, reason(err)))
+	account := fmt.Sprintf(`Test "%s" failed with error: "%s"`, name, reason(err))
+	r.session.Bus.Emit(event.TestFailure{Lines: strings.Split(account, "\n")})
 	if !r.session.KeepGoing {
 		return nil, err
 	}

@@ -71,7 +71,7 @@ func Functions() []Function {
 			Doc: "Runs the test script, from the prompt."},
 		{Name: "serial_stdout_on", Result: None, Doc: "Prints what the machines write to their serial consoles, which is the default."},
 		{Name: "serial_stdout_off", Result: None, Doc: "Does not print it. It is recorded all the same."},
-		{Name: "dump_machine_ssh", Result: None, Since: "26.05", Doc: "Prints how to log in to each machine over SSH, where the backdoor is enabled."},
+		{Name: "dump_machine_ssh", Params: []Param{optional("offset", "int | None", "None")}, Result: None, Since: "26.05", Doc: "Prints how to log in to each machine over SSH, where the backdoor is enabled."},
 
 		{Name: "parallel", Only: Starlark, Since: Ours, Params: []Param{variadic("fns", Fn)}, Result: "list[Any]",
 			Doc: "Calls all functions at once and returns their results in order. When one fails, the others are given up. They share globals as Python's threads do: one runs at a time, and the others while it waits for a machine."},

@@ -76,8 +76,9 @@ func call(f Function) string {
 	switch f.Result {
 	case None, "NoReturn", Decorated, "AbstractContextManager[None]":
 		return text
+	default:
+		return text + " → " + string(f.Result)
 	}
-	return text + " → " + string(f.Result)
 }
 
 // current leaves out parameters that are other names.

@@ -145,9 +145,6 @@ func classStub(c Class) string {
 			fmt.Fprintf(&b, "    %s: %s\n", a.Name, a.Type)
 		}
 	}
-	if c.Name == "EfiVariable" {
-		b.WriteString("    def __init__(self, name: str, guid: UUID, attributes: int, data: bytes) -> None: ...\n")
-	}
 	methods := c.Methods
 	if c.Name == "Driver" { // it has the global functions, too
 		methods = append(slices.Clone(methods), Functions()...)

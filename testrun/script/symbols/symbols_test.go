@@ -78,7 +78,7 @@ func TestTypeChecker(t *testing.T) {
 		t.Fatal(err)
 	}
 	wrong := map[string]string{
-		"method":     `"QemuMachine" has no attribute "suceed"`,
+		"method":     `"QemuMachine" has no attribute "succeeds"`,
 		"parameter":  `Unexpected keyword argument "time_out" for "wait_for_unit"`,
 		"type":       `Argument 1 to "wait_for_open_port" of "BaseMachine" has incompatible type "str"; expected "int"`,
 		"positional": `Missing positional argument "target" in call to "copy_from_host"`,

@@ -1,1 +1,1 @@
-machine.suceed("true")
+machine.succeeds("true")
