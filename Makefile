@@ -46,7 +46,7 @@ $(LINT_BIN):
 
 # Fuzz targets run their seeds here; "make soak" lets them search.
 unit: setup
-	$(GO) test -timeout 10m $$($(GO) list ./... | grep -v /cmd/e2e)
+	$(GO) test -timeout 10m $$($(GO) list ./... | grep -v -e /cmd/e2e -e /examples/gotest)
 
 # The example's tests, prebuilt.
 prebuilt: setup

@@ -77,7 +77,7 @@ var severalCalls = map[string]driverCall{
 				a.Machines = append(a.Machines, m.Name)
 			}
 		}
-		return d.onEach(a.Machines, func(m machine.Machine) (any, error) {
+		return onEach(d, a.Machines, func(m machine.Machine) (string, error) {
 			g := d.guest(m, r.Env)
 			g.Between = r.Callback
 			return g.Succeed(ctx, []string{a.Command}, a.Timeout.or(0))
@@ -87,7 +87,7 @@ var severalCalls = map[string]driverCall{
 
 // onEach calls f for the named machines at once and returns the results by
 // name. The error tells of all machines that failed.
-func (d *driver) onEach(names []string, f func(machine.Machine) (any, error)) (any, error) {
+func onEach[T any](d *driver, names []string, f func(machine.Machine) (T, error)) (map[string]T, error) {
 	machines := map[string]machine.Machine{}
 	for _, name := range names {
 		m, err := d.machine(name)
@@ -99,7 +99,7 @@ func (d *driver) onEach(names []string, f func(machine.Machine) (any, error)) (a
 	var (
 		wg      sync.WaitGroup
 		mu      sync.Mutex
-		results = map[string]any{}
+		results = map[string]T{}
 		failed  = map[string]error{}
 	)
 	for name, m := range machines {

@@ -7,12 +7,12 @@ import (
 	"io"
 	"os/exec"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"vm-prebuild/testrun/event"
 	"vm-prebuild/testrun/script"
 	"vm-prebuild/testrun/script/python"
+	"vm-prebuild/testrun/script/starlark"
 )
 
 // Options say how to run a test and where its reports go.
@@ -59,34 +59,20 @@ func Run(ctx context.Context, cfg Config, o Options) (err error) {
 			return err
 		}
 	}
-	var serial atomic.Bool
-	serial.Store(true)
-	sinks, err := openSinks(cfg, o, serial.Load)
+	t, err := open(ctx, cfg, o)
 	if err != nil {
 		return err
 	}
-	bus := event.NewBus(sinks...)
+	bus := t.d.bus
 	defer func() { err = errors.Join(err, bus.Close()) }()
-
-	if !cfg.KeepState {
-		bus.Say("", "Machine state will be reset. To keep it, pass --keep-machine-state")
-	}
-	d, err := newDriver(ctx, cfg, bus, &serial)
-	if err != nil {
-		bus.Emit(event.TestFinished{Failure: err.Error()})
-		return &RunError{Err: err, code: 3}
-	}
-	begin := time.Now()
-	err = d.run(ctx, o.Interactive)
-	err = errors.Join(err, d.close())
-	finished := event.TestFinished{Duration: time.Since(begin)}
+	err = t.d.run(ctx, o.Interactive)
+	err = errors.Join(err, t.d.close())
 	if err == nil {
-		bus.Emit(finished)
+		t.finish(nil)
 		return nil
 	}
 	result := judge(err)
-	finished.Failure = result.Error()
-	bus.Emit(finished)
+	t.finish(result)
 	return result
 }
 
@@ -125,6 +111,9 @@ func (d *driver) run(ctx context.Context, interactive bool) error {
 // host returns what runs the test's script, and a function that ends what it
 // leaves behind.
 func (d *driver) host() (script.Host, func()) {
+	if d.cfg.ScriptLanguage() == Starlark {
+		return starlark.Host{}, func() {}
+	}
 	interpreter := 0
 	host := python.Host{Python: d.cfg.Python, Start: func(cmd *exec.Cmd) error {
 		err := d.reaper.Spawn(cmd)

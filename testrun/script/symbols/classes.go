@@ -20,6 +20,7 @@ func Classes() []Class {
 				{Name: "error", Params: line, Result: "NoReturn", Async: true, Doc: "Logs a message of level error, and ends the script with exit code 1."},
 				{Name: "nested", Params: line, Result: "AbstractContextManager[None]", Block: true, Async: true, Doc: "Groups what is logged."},
 				{Name: "subtest", Params: []Param{required("name", Str), attributes}, Result: "AbstractContextManager[None]", Block: true, Async: true, Doc: "The same as the global `subtest`."},
+				{Name: "log_test_error", Params: line, Result: None, Async: true, Only: Python, Doc: "Logs a message as one of a failure, and goes on."},
 				{Name: "log_serial", Params: []Param{message, required("machine", Str)}, Result: None, Async: true, Only: Python, Doc: "Logs a line as if it were one of a machine's serial console."},
 				{Name: "print_serial_logs", Params: []Param{required("enable", Bool)}, Result: None, Async: true, Only: Python, Doc: "The same as `serial_stdout_on` and `serial_stdout_off`."},
 			},
@@ -39,8 +40,8 @@ func Classes() []Class {
 			Doc: "QEMU's machine protocol.",
 			Methods: []Function{
 				{Name: "send", Params: []Param{required("cmd", Str), optional("args", Attrs, "{}")}, Result: "dict[str, Any]", Doc: "Executes a command and returns its result."},
-				{Name: "wait_for_event", Params: []Param{optional("timeout", Duration, "10")}, Result: "dict[str, Any]", Doc: "Returns the next event."},
-				{Name: "events", Params: []Param{optional("timeout", Duration, "10")}, Result: "Iterator[dict[str, Any]]", Doc: "Iterates over events, until none comes within the time-out."},
+				{Name: "wait_for_event", Params: []Param{optional("timeout", Duration, "10.0")}, Result: "dict[str, Any]", Doc: "Returns the next event."},
+				{Name: "events", Params: []Param{optional("timeout", Duration, "10.0")}, Result: "Iterator[dict[str, Any]]", Doc: "Iterates over events, until none comes within the time-out."},
 			},
 		},
 		{
@@ -51,6 +52,12 @@ func Classes() []Class {
 				{Name: "guid", Type: "UUID", Settable: true, Doc: "The GUID of its vendor."},
 				{Name: "attributes", Type: "int", Settable: true, Doc: "Its attributes: bits of the UEFI specification."},
 				{Name: "data", Type: "bytes", Settable: true, Doc: "Its contents."},
+			},
+			Methods: []Function{
+				{Name: "__init__", Result: None, Params: []Param{
+					optional("vendor_uuid", "UUID | None", "None"), optional("name", OptStr, "None"), optional("data", "bytes | None", "None"),
+					optional("state", "int | None", "None"), optional("flags", "int | None", "None"),
+				}},
 			},
 		},
 		baseMachine(),
@@ -102,6 +109,7 @@ func Classes() []Class {
 			Methods: []Function{
 				{Name: "breakpoint", Params: []Param{optional("host", Str, `"127.0.0.1"`), optional("port", Int, "4444")}, Result: None,
 					Doc: "Waits for a debugger, where `--debug-hook-attach` is given."},
+				{Name: "post_mortem", Params: []Param{required("error", "BaseException")}, Result: None, Doc: "The same, after the script has failed."},
 			},
 		},
 	}

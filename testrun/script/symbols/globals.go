@@ -48,7 +48,7 @@ func Functions() []Function {
 			Params:   []Param{required("fn", Attempt), old("timeout_seconds", optional("timeout", OptDuration, "")), optional("timeout", OptDuration, "None")},
 			Doc:      "Calls `fn(False)` until it returns something true. After the time-out (15 minutes by default) comes one last `fn(True)`, whose failure is that of the test.",
 			Starlark: "`fn` may have no parameter."},
-		{Name: "polling_condition", Result: "Any",
+		{Name: "polling_condition", Result: Decorated,
 			Params: []Param{
 				optional("fun_", Condition, "None"),
 				{Name: "seconds_interval", Type: OptDuration, Default: "None", KeywordOnly: true, For: "interval"},
@@ -71,7 +71,7 @@ func Functions() []Function {
 			Doc: "Runs the test script, from the prompt."},
 		{Name: "serial_stdout_on", Result: None, Doc: "Prints what the machines write to their serial consoles, which is the default."},
 		{Name: "serial_stdout_off", Result: None, Doc: "Does not print it. It is recorded all the same."},
-		{Name: "dump_machine_ssh", Result: None, Since: "26.05", Doc: "Prints how to log in to each machine over SSH, where the backdoor is enabled."},
+		{Name: "dump_machine_ssh", Params: []Param{optional("offset", "int | None", "None")}, Result: None, Since: "26.05", Doc: "Prints how to log in to each machine over SSH, where the backdoor is enabled."},
 
 		{Name: "parallel", Only: Starlark, Since: Ours, Params: []Param{variadic("fns", Fn)}, Result: "list[Any]",
 			Doc: "Calls all functions at once and returns their results in order. When one fails, the others are given up. They share globals as Python's threads do: one runs at a time, and the others while it waits for a machine."},

@@ -1,5 +1,13 @@
 package symbols
 
+// jobParams are the parameters of start_job and stop_job.
+func jobParams(user Param) []Param {
+	return []Param{
+		optional("job", Str, `""`), user,
+		{Name: "jobname", Type: Str, Default: `""`, KeywordOnly: true, For: "job"},
+	}
+}
+
 // baseMachine is what every kind of machine can do.
 func baseMachine() Class {
 	unit := required("unit", Str)
@@ -57,8 +65,9 @@ func baseMachine() Class {
 			{Name: "get_unit_info", Params: []Param{unit, user}, Result: Strings, Doc: "Returns the properties of a unit."},
 			{Name: "get_unit_property", Params: []Param{unit, required("property", Str), user}, Result: Str, Doc: "Returns one property of a unit."},
 			{Name: "require_unit_state", Params: []Param{unit, optional("require_state", Str, `"active"`)}, Result: None, Doc: "Fails unless a unit is in that state now."},
-			{Name: "start_job", Params: []Param{required("job", Str), user}, Result: StatusOut, Doc: "Starts a unit, and does not look at the result."},
-			{Name: "stop_job", Params: []Param{required("job", Str), user}, Result: StatusOut, Doc: "Stops a unit, and does not look at the result."},
+			{Name: "wait_for_job", Only: Python, Deprecated: "wait_for_unit", Params: []Param{required("jobname", Str)}, Result: None, Doc: "A very old name of `wait_for_unit`."},
+			{Name: "start_job", Params: jobParams(user), Result: StatusOut, Doc: "Starts a unit, and does not look at the result."},
+			{Name: "stop_job", Params: jobParams(user), Result: StatusOut, Doc: "Stops a unit, and does not look at the result."},
 
 			{Name: "wait_for_file", Params: []Param{required("filename", Str), timeout(), attempt()}, Result: None,
 				Doc: "Waits until a file exists. The name is a word of the guest's shell, which expands it."},
@@ -133,10 +142,10 @@ func qemuMachine() Class {
 			{Name: "block", Result: None, Doc: "Cuts the machine from its VLANs."},
 			{Name: "unblock", Result: None, Doc: "Joins it again."},
 
-			{Name: "read_efi_vars", Result: "list[EfiVariable]", Since: "26.05", Async: true, Doc: "Returns the EFI variables of a machine that is off.", Starlark: "Variables are dicts of name, guid, attributes, and data in base64."},
-			{Name: "write_efi_vars", Params: []Param{required("variables", EFIVars)}, Result: None, Since: "26.05", Async: true, Doc: "Replaces the EFI variables of a machine that is off."},
+			{Name: "read_efi_vars", Result: "dict[str, dict[str, EfiVariable]] | None", Since: "26.05", Async: true, Doc: "Returns the EFI variables of a machine that is off, by vendor and name; None where there is no store.", Starlark: "A list of dicts of name, guid, attributes, and data in base64."},
+			{Name: "write_efi_vars", Params: []Param{required("variables", EFIVars)}, Result: None, Since: "26.05", Async: true, Doc: "Adds EFI variables of a machine that is off, or replaces those of the same vendor and name."},
 			{Name: "create_efi_vars", Result: None, Since: "26.05", Async: true, Doc: "Makes an empty store of EFI variables for a machine that is off."},
-			{Name: "dump_efi_vars", Result: None, Since: "26.05", Async: true, Doc: "Logs the EFI variables of a machine that is off."},
+			{Name: "dump_efi_vars", Result: None, Since: "26.05", Async: true, Doc: "Prints the EFI variables of a machine that is off."},
 		},
 	}
 }
