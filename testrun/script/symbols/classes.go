@@ -23,6 +23,7 @@ func Classes() []Class {
 				{Name: "log_test_error", Params: line, Result: None, Async: true, Only: Python, Doc: "Logs a message as one of a failure, and goes on."},
 				{Name: "log_serial", Params: []Param{message, required("machine", Str)}, Result: None, Async: true, Only: Python, Doc: "Logs a line as if it were one of a machine's serial console."},
 				{Name: "print_serial_logs", Params: []Param{required("enable", Bool)}, Result: None, Async: true, Only: Python, Doc: "The same as `serial_stdout_on` and `serial_stdout_off`."},
+				{Name: "set_log_level", Params: []Param{required("level", Any)}, Result: None, Async: true, Only: Python, Doc: "Warns that `--log-level` sets the level."},
 			},
 		},
 		{Name: "CompositeLogger", Base: "AbstractLogger", Module: "logger", Only: Python, Doc: "The class of `log`."},

@@ -73,3 +73,4 @@ try:
 except NotImplementedError as e:
     print("NotImplementedError:", e)
 print(test_driver.driver.Driver is type(driver), pythonize_name("a-b"))
+log.set_log_level(LogLevel.DEBUG)

@@ -75,24 +75,27 @@ class Arguments:
             given.get("keep_machine_state") or given.get("keep_vm_state")
         )
         self.tests: str = given.get("tests", "")
-        self.config = given.get("config")
-        if self.config is None:
+        config: DriverConfiguration | None = given.get("config")
+        if config is None:
             scripts = given.get("vm_start_scripts", given.get("start_scripts", []))
             names = given.get("vm_names") or [None] * len(scripts)
-            self.config = DriverConfiguration(
+            config = DriverConfiguration(
                 vlans=given["vlans"],
                 containers=dict.fromkeys(given.get("container_start_scripts", [])),
             )
             self.machines = list(map(MachineConfiguration, names, scripts))
         else:
-            self.machines = list(self.config.vms.values())
-            if not self.tests and self.config.test_script:
-                with open(self.config.test_script, encoding="utf-8") as file:
+            self.machines = list(config.vms.values())
+            if not self.tests and config.test_script:
+                with open(config.test_script, encoding="utf-8") as file:
                     self.tests = file.read()
+        self.config = config
 
 
 def parse(positional: tuple[Any, ...], named: dict[str, Any]) -> dict[str, Any]:
     first = positional[0] if positional else None
+    required: tuple[str, ...]
+    optional: tuple[str, ...]
     if "config" in named or hasattr(first, "vms"):
         required, optional = NEWEST, NEWEST_OPTIONAL
     elif "vm_start_scripts" in named or len(positional) + len(named) >= len(TO_26_05):

@@ -74,6 +74,8 @@ class Driver:
     the log, the VLANs and the time-out of the running test.
     """
 
+    _init: dict[str, Any]
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         from pathlib import Path
 
@@ -218,7 +220,7 @@ class Driver:
         lines = text.splitlines(True)
         linecache.cache["<string>"] = (len(text), None, lines, "<string>")
         symbols = self.test_symbols()
-        self._warn_of_alias(code)
+        self._warn_of_old_names(code)
         try:
             exec(code, symbols)
         except MachineError:
@@ -227,7 +229,9 @@ class Driver:
             self.debug.post_mortem(error)
             raise
 
-    def _warn_of_alias(self, code: CodeType) -> None:
+    def _warn_of_old_names(self, code: CodeType) -> None:
+        if uses_global(code, "Machine"):
+            deprecation.renamed("Machine", "QemuMachine")
         if len(self.machines) == 1 and uses_global(code, "machine"):
             name = pythonize_name(self.machines[0].name)
             if name != "machine":

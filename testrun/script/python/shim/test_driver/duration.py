@@ -3,10 +3,14 @@ nixpkgs has deprecated."""
 
 from __future__ import annotations
 
-try:
-    from _datetime import timedelta  # datetime takes longer to import
-except ImportError:
+TYPE_CHECKING = False  # typing takes milliseconds to import
+if TYPE_CHECKING:
     from datetime import timedelta
+else:
+    try:
+        from _datetime import timedelta  # datetime takes longer to import
+    except ImportError:
+        from datetime import timedelta
 
 Duration = timedelta | int | float
 

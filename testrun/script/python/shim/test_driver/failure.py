@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 from test_driver.driver import InvalidScript
 from test_driver.errors import MachineError, RequestedAssertionFailed
 from test_driver.subtest import NoSubtestMatches, SubtestsFailed
@@ -21,7 +23,11 @@ def outcome(
     """
     if error is None:
         return {"finished": {}}
-    failure = account(error)
+    failure: dict[str, Any] | None
+    if isinstance(error, SystemExit):
+        failure = account_of_exit(error)
+    else:
+        failure = account(error)
     if failure is None:
         if not failed_subtests:
             return {"finished": {}}
@@ -31,10 +37,8 @@ def outcome(
     return {"failed": failure}
 
 
-def account(error: BaseException) -> dict[str, Any] | None:
-    """Returns what the driver is told of an error; None when it is none."""
-    if isinstance(error, SystemExit):
-        return account_of_exit(error)
+def account(error: BaseException) -> dict[str, Any]:
+    """Returns what the driver is told of an error."""
     if isinstance(error, InvalidScript):
         return failed("syntax", str(error), invalid_script(error), error.line)
     if isinstance(error, SubtestsFailed):
@@ -42,29 +46,28 @@ def account(error: BaseException) -> dict[str, Any] | None:
     if isinstance(error, NoSubtestMatches):
         return failed("exception", str(error), [str(error)])
 
-    import traceback
-
     text = str(error)
-    trace = traceback.TracebackException.from_exception(error)
     message = ": ".join(filter(None, [type(error).__name__, text]))
     line = line_of(error)
     if isinstance(error, RequestedAssertionFailed):
+        import traceback
+
         lines = ["Traceback (most recent call last):"]
-        for frame in trace.stack:
+        for frame in traceback.extract_tb(error.__traceback__):
             if frame.filename == "<string>":
                 where = f"line {frame.lineno}, in {frame.name}"
                 lines.append(f'  File "<string>", {where}')
                 lines.append(f"    {frame.line}")
         lines += ["", *message.rstrip("\n").split("\n")]
         return failed("assertion", text, lines, line)
-    hide_driver_frames(trace)
-    lines = "".join(trace.format()).rstrip("\n").split("\n")
+    lines = traceback_of(error)
     if isinstance(error, MachineError):
         return failed("machine", text, lines, line)
     return failed("exception", message, lines, line)
 
 
 def account_of_exit(error: SystemExit) -> dict[str, Any] | None:
+    """Returns what the driver is told of sys.exit(); None of one with success."""
     code = error.code
     line = line_of(error)
     if code is None:
@@ -102,10 +105,22 @@ def invalid_script(error: InvalidScript) -> list[str]:
     return "".join(lines).rstrip("\n").split("\n")
 
 
+def traceback_of(error: BaseException) -> list[str]:
+    """Returns Python's account of an error, without frames of this package."""
+    import traceback
+
+    trace = traceback.TracebackException.from_exception(error)
+    hide_driver_frames(trace)
+    return "".join(trace.format()).rstrip("\n").split("\n")
+
+
 def hide_driver_frames(trace: TracebackException) -> None:
     """Leaves the frames of the script and of what it imports."""
     trace.stack[:] = [
-        frame for frame in trace.stack if not frame.filename.startswith("<test_driver.")
+        frame
+        for frame in trace.stack
+        if not frame.filename.startswith("<test_driver.")
+        and frame.filename != threading.__file__  # which calls what a thread does
     ]
     for other in (trace.__cause__, trace.__context__):
         if other is not None:

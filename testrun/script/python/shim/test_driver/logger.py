@@ -122,6 +122,13 @@ class AbstractLogger:
         """Shows or hides serial consoles on the terminal."""
         self._bridge.call("serial_stdout", {"on": bool(enable)})
 
+    def set_log_level(self, level: LogLevel) -> None:
+        """Warns that the level is the driver's to set."""
+        self.warning(
+            f"set_log_level({LogLevel(level).name}): the log has the level that "
+            "nixos-test-run was given with --log-level"
+        )
+
     def nested(
         self, message: str, attributes: dict[str, Any] = NO_ATTRIBUTES
     ) -> Block:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 
 from test_driver.bridge import Bridge, connections, flush_output
 from test_driver.driver import Driver
@@ -17,6 +18,7 @@ def main(reader: IO[bytes], writer: IO[bytes], init: dict[str, Any]) -> None:
     if hasattr(sys.stdout, "reconfigure"):
         # Whole lines, in the order of the driver's own.
         sys.stdout.reconfigure(line_buffering=True)
+    threading.excepthook = show_thread
     bridge = Bridge(reader, writer)
     connections.append(bridge)
     driver = None
@@ -39,3 +41,15 @@ def main(reader: IO[bytes], writer: IO[bytes], init: dict[str, Any]) -> None:
     from test_driver.failure import outcome
 
     bridge.send(outcome(error, driver.subtests.failed if driver else []))
+
+
+def show_thread(ended: threading.ExceptHookArgs) -> None:
+    """Shows what has ended a thread of the script, which goes on."""
+    if ended.exc_value is None or issubclass(ended.exc_type, SystemExit):
+        return
+
+    from test_driver.failure import traceback_of
+
+    name = ended.thread.name if ended.thread else "unknown"
+    lines = traceback_of(ended.exc_value)
+    print(f"Exception in thread {name}:", *lines, sep="\n", file=sys.stderr)

@@ -36,9 +36,10 @@ class RemotePdb(pdb.Pdb):
 
     def __init__(self, listener: socket.socket, marker: Marker) -> None:
         with listener:
-            self._connection, _ = listener.accept()
+            connection, _ = listener.accept()
+        self._connection: socket.socket | None = connection
         self._marker = marker
-        self._file = self._connection.makefile("rw", encoding="utf-8")
+        self._file = connection.makefile("rw", encoding="utf-8")
         super().__init__(
             stdin=self._file, stdout=self._file, nosigint=True, readrc=False
         )

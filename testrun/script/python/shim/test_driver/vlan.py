@@ -10,12 +10,12 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Iterable
     from pathlib import Path
-    from typing import Any
+    from typing import Any, TypeAlias
 
     from test_driver.duration import Duration
     from test_driver.machine import BaseMachine
 
-    Node = BaseMachine | str
+    Node: TypeAlias = BaseMachine | str
 
 
 class VLan:
@@ -77,10 +77,10 @@ class VLan:
 
 
 def name_of(node: Node | None) -> str | None:
-    return getattr(node, "name", node)  # type: ignore[return-value]
+    return node if node is None or isinstance(node, str) else node.name
 
 
-def names_of(group: Iterable[Node] | Node) -> list[str]:
+def names_of(group: Iterable[Node] | Node) -> list[str | None]:
     if isinstance(group, str) or hasattr(group, "name"):
-        group = [group]  # type: ignore[list-item]
-    return [name_of(node) for node in group]  # type: ignore[union-attr, misc]
+        return [name_of(group)]  # type: ignore[arg-type]
+    return [name_of(node) for node in group]

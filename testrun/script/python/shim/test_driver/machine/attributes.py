@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from test_driver.machine.base import BaseMachine
+    from test_driver.machine.qemu import QemuMachine
 
 
 class PathAttribute:
@@ -57,7 +58,7 @@ class Process:
     args: list[str] = []
     stderr = None
 
-    def __init__(self, machine: BaseMachine, pid: int) -> None:
+    def __init__(self, machine: QemuMachine, pid: int) -> None:
         self._machine = machine
         self.pid = pid
         self.returncode: int | None = None
@@ -96,7 +97,7 @@ class Process:
 class ConsoleInput:
     """Standard input of a machine's process: its serial console."""
 
-    def __init__(self, machine: BaseMachine) -> None:
+    def __init__(self, machine: QemuMachine) -> None:
         self._machine = machine
 
     def write(self, data: bytes) -> int:
@@ -113,7 +114,7 @@ class ConsoleInput:
 class ConsoleOutput:
     """What a machine's process has written so far: its serial console."""
 
-    def __init__(self, machine: BaseMachine) -> None:
+    def __init__(self, machine: QemuMachine) -> None:
         self._machine = machine
 
     def read(self) -> bytes:
