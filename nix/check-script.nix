@@ -5,6 +5,8 @@
   config,
   lib,
   hostPkgs,
+  # The script's interpreter, with the packages that it imports.
+  python,
   # Package of the tools.
   tools,
   # Numbers of the test's VLANs.
@@ -44,7 +46,7 @@ lib.optionalString (!config.skipTypeCheck && hostPkgs ? mypy) ''
       cat $out/test-script
   } >testScriptWithTypes
   MYPYPATH=stubs ${hostPkgs.mypy}/bin/mypy --no-implicit-optional --pretty --no-color-output \
-    --cache-dir=/dev/null testScriptWithTypes
+    --python-executable ${python}/bin/python3 --cache-dir=/dev/null testScriptWithTypes
 ''
 + lib.optionalString (!config.skipLint && hostPkgs ? python3Packages.pyflakes) ''
   echo "Lint of the test script (skipLint = true leaves it out)"

@@ -70,6 +70,7 @@ let
       config
       lib
       hostPkgs
+      python
       tools
       vlans
       ;
