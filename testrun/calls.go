@@ -71,12 +71,12 @@ type (
 )
 
 // driverCalls are the operations of the test itself.
-var driverCalls = merged(testCalls, vlanCalls)
+var driverCalls = merged(testCalls, vlanCalls, severalCalls, testSSHCalls)
 
 // machineCalls are the operations of a machine. Their arguments have the names
 // that they have in nixpkgs' Python driver.
-var machineCalls = merged(lifeCycleCalls, commandCalls, unitCalls, fileCalls,
-	screenCalls, consoleCalls, qemuCalls, efiCalls)
+var machineCalls = merged(lifeCycleCalls, commandCalls, unitCalls, fileCalls, parallelCalls,
+	screenCalls, consoleCalls, qemuCalls, efiCalls, sshCalls)
 
 // merged is the union of tables that have no name in common.
 func merged[C any](tables ...map[string]C) map[string]C {

@@ -27,6 +27,9 @@ type Guest struct {
 	// time-out does.
 	Attempt time.Duration
 
+	// SSHCommand logs in to the machine from the host; "" where nothing does.
+	SSHCommand string
+
 	// Between is called between the polls of a wait, and its error ends the
 	// wait; may be nil.
 	Between func(context.Context) error

@@ -125,6 +125,16 @@ type (
 	Patient interface {
 		Ailment() string
 	}
+	// Mover gives the machine other directories: for results at once, for
+	// state and sharing from the next start on.
+	Mover interface {
+		SetDirs(Dirs)
+	}
+	// Processer tells the number of the machine's process; 0 when it does not
+	// run.
+	Processer interface {
+		PID() int
+	}
 	// Linker cuts and restores the machine's links to the VLANs.
 	Linker interface {
 		SetLinks(ctx context.Context, up bool) error

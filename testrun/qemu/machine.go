@@ -42,8 +42,9 @@ type Machine struct {
 	starting chan struct{} // holds one token: who may start or connect
 
 	mu      sync.Mutex
-	process *process // nil before the first start and after an expected end
-	past    []string // console of ended processes
+	process *process      // nil before the first start and after an expected end
+	past    []string      // console of ended processes
+	moved   *machine.Dirs // since SetDirs
 
 	lastConsole *console // of the process whose end was expected; may be nil
 	lastEvents  *eventLog
@@ -61,9 +62,6 @@ func New(cfg Config) *Machine {
 // Name implements machine.Machine.
 func (m *Machine) Name() string { return m.cfg.Name }
 
-// Dirs implements machine.Machine.
-func (m *Machine) Dirs() machine.Dirs { return m.cfg.Dirs }
-
 // Start implements machine.Machine. A machine that ended without having been
 // asked to is not started again: the error tells how it ended.
 func (m *Machine) Start(ctx context.Context, o machine.StartOptions) error {
@@ -77,7 +75,9 @@ func (m *Machine) Start(ctx context.Context, o machine.StartOptions) error {
 		return p.death()
 	}
 	return m.cfg.Bus.Nested(m.cfg.Name, "starting vm", func() error {
-		p, err := start(ctx, m.cfg, o)
+		cfg := m.cfg
+		cfg.Dirs = m.Dirs()
+		p, err := start(ctx, cfg, o)
 		if err != nil {
 			return err
 		}

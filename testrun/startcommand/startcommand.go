@@ -27,6 +27,8 @@ type Command struct {
 	Script string
 	// Line is a shell command line, of create_machine, instead of a Script.
 	Line string
+	// QEMUArguments are further arguments for QEMU.
+	QEMUArguments []string
 }
 
 var scriptName = regexp.MustCompile(`^run-(.+)-vm$`)
@@ -94,7 +96,7 @@ func (c Command) Build(env []string, o Options) (*exec.Cmd, error) {
 	if err != nil {
 		return nil, err
 	}
-	args := o.qemuArguments()
+	args := append(o.qemuArguments(), c.QEMUArguments...)
 	if !strings.Contains(text, "pvpanic") && !slices.ContainsFunc(env, func(v string) bool {
 		return strings.HasPrefix(v, "QEMU_OPTS=") && strings.Contains(v, "pvpanic")
 	}) {
