@@ -1,9 +1,8 @@
 // Package report holds the sinks that turn the events of a test into something
 // to read: [Terminal], [XMLLog] and [JUnit] in the formats of nixpkgs' driver,
-// [JSONLines] for programs and [SerialDir] for a console at a time. The page
-// for people is package page. A sink implements event.Sink; its constructor
-// opens its file, so that a report that cannot be written is known before any
-// machine boots.
+// [JSONLines] for programs, [SerialDir] for a console at a time, and [Page] for
+// people, in HTML. A sink implements event.Sink; its constructor opens its file,
+// so that a report that cannot be written is known before any machine boots.
 package report
 
 import (

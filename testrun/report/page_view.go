@@ -1,0 +1,355 @@
+package report
+
+import (
+	"bufio"
+	"cmp"
+	"crypto/sha256"
+	_ "embed" // the page's template, style sheet and script
+	"encoding/base64"
+	"fmt"
+	"html/template"
+	"slices"
+	"strings"
+	"time"
+
+	"vm-prebuild/testrun/event"
+)
+
+var (
+	//go:embed assets/page.html.tmpl
+	pageTemplate string
+	//go:embed assets/page.css
+	pageStyle string
+	//go:embed assets/page.js
+	pageScript string
+)
+
+// view is what the template shows.
+type view struct {
+	Title    string
+	Policy   string // Content-Security-Policy
+	Style    template.CSS
+	Script   template.JS
+	Begin    string
+	Duration time.Duration
+	Finished bool
+	Failure  string
+
+	Failures  []failureView
+	Timeline  timeline
+	Subtests  []blockView
+	Pictures  []pictureView
+	Log       []*blockView
+	LogTotal  int
+	Dropped   int // entries of the log that are not on the page
+	Commands  []*entry
+	Machines  []machineView
+	Traffic   []trafficView
+	Files     []fileView
+	Passed    int // subtests
+	Failed    int // subtests
+	CommandsN int // all commands, also those that are not on the page
+}
+
+type failureView struct {
+	ID      string
+	At      time.Duration
+	Lines   []string
+	Subtest string
+	Script  string
+	Source  []sourceLine
+}
+
+// blockView is an entry of the log and what lies within it.
+type blockView struct {
+	*entry
+	Children []*blockView
+	Depth    int  // in how many blocks it is
+	open     bool // the block has not ended
+}
+
+type pictureView struct {
+	ID, Machine, Name, Path, Link string
+	At                            time.Duration
+}
+
+// image is a picture's content, or why it cannot be shown.
+type image struct {
+	Data    template.URL
+	Problem string
+}
+
+// Load reads the picture when the template comes to it, so that one is held in
+// memory at a time.
+func (v pictureView) Load() image {
+	data, err := picture(v.Path)
+	if err != nil {
+		return image{Problem: printable(fmt.Sprintf("%s cannot be shown: %v", v.Path, err))}
+	}
+	return image{Data: data}
+}
+
+type machineView struct {
+	Name    string
+	Color   int
+	Runs    []runView
+	Console []*entry
+	Lines   int // of the console in all
+	journal string
+}
+
+// Journal is the end of the guest's journal; "" when it was not collected.
+func (v machineView) Journal() string {
+	if v.journal == "" {
+		return ""
+	}
+	data, _, err := readEnd(v.journal, maxJournal)
+	if err != nil {
+		return ""
+	}
+	return printable(string(data))
+}
+
+type runView struct {
+	Started     time.Duration
+	Boot        time.Duration // 0: its shell was not used
+	Up          time.Duration
+	PID         int
+	Reason      string
+	Expected    bool
+	Stopped     bool
+	CommandLine string
+}
+
+type trafficView struct {
+	event.Traffic
+}
+
+type fileView struct {
+	Kind, Machine, Path, Link string
+}
+
+func (p *Page) write(r *replacement) error {
+	t, err := template.New("page").Funcs(template.FuncMap{
+		"clock":   clock,
+		"lasting": lasting,
+		"bytes":   byteCount,
+		"percent": func(x float64) string { return fmt.Sprintf("%.4g%%", x) },
+		"color":   p.color,
+		"middle":  func(y, h int) int { return y + h/2 },
+		"sub":     func(a, b int) int { return a - b },
+	}).Parse(pageTemplate)
+	if err != nil {
+		r.discard()
+		return fmt.Errorf("HTML report: %w", err)
+	}
+	v := p.view(r.name)
+	return r.commit(func(out *bufio.Writer) error { return t.Execute(out, v) })
+}
+
+// view arranges what has been collected for the page that will be file.
+func (p *Page) view(file string) view {
+	hash := sha256.Sum256([]byte(pageScript))
+	v := view{
+		Title: p.title,
+		// Were a guest's text ever taken for markup, it could do nothing.
+		Policy: "default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-" +
+			base64.StdEncoding.EncodeToString(hash[:]) + "'; base-uri 'none'; form-action 'none'",
+		Style:     template.CSS(pageStyle),
+		Script:    template.JS(pageScript),
+		Begin:     p.begin.UTC().Format("2006-01-02 15:04:05 UTC"),
+		Duration:  p.now(),
+		Finished:  p.end != nil,
+		Dropped:   p.log.dropped() + p.commands.dropped(),
+		LogTotal:  p.log.total,
+		CommandsN: p.commands.total,
+	}
+	if p.end != nil {
+		v.Duration = p.end.Duration
+		v.Failure = clean(p.end.Failure, maxText)
+	}
+	for i, f := range p.failures {
+		v.Failures = append(v.Failures, failureView{ID: failureID(i), At: f.at, Lines: f.lines, Subtest: f.subtest, Script: f.script, Source: f.source})
+	}
+	head, tail := p.commands.ends()
+	v.Commands = append(slices.Clone(head), tail...)
+	shown := map[*entry]*blockView{}
+	v.Log = p.tree(shown)
+	v.Timeline = p.timeline(func(e *entry) string {
+		if shown[e] == nil {
+			return ""
+		}
+		return e.ID()
+	})
+	for _, s := range p.subtests {
+		v.Subtests = append(v.Subtests, blockView{entry: s, open: slices.Contains(p.open, s)})
+		if s.failure != "" {
+			v.Failed++
+		} else {
+			v.Passed++
+		}
+	}
+	for _, t := range p.traffic {
+		v.Traffic = append(v.Traffic, trafficView{t})
+	}
+	p.viewMachines(&v)
+	p.viewFiles(&v, file)
+	return v
+}
+
+func (p *Page) viewMachines(v *view) {
+	for i, m := range p.machines {
+		view := machineView{Name: m.name, Color: i, Lines: m.console.total}
+		_, view.Console = m.console.ends()
+		for _, f := range p.files {
+			if f.Machine == m.name && f.Kind == "journal" {
+				view.journal = f.Path
+			}
+		}
+		for _, r := range m.runs {
+			end := p.now()
+			if r.stopped > 0 {
+				end = r.stopped
+			}
+			run := runView{Started: r.started, Up: end - r.started, PID: r.pid, Reason: r.reason, Expected: r.expected,
+				Stopped: r.stopped > 0, CommandLine: printable(ShellCommand(r.commandLine))}
+			if r.connected > 0 {
+				run.Boot = r.connected - r.started
+			}
+			view.Runs = append(view.Runs, run)
+		}
+		v.Machines = append(v.Machines, view)
+	}
+}
+
+func (p *Page) viewFiles(v *view, page string) {
+	for i, f := range p.pictures() {
+		name := f.Path[strings.LastIndexByte(f.Path, '/')+1:]
+		v.Pictures = append(v.Pictures, pictureView{ID: pictureID(i), Machine: f.Machine, Name: printable(name), At: f.at, Path: f.Path, Link: link(page, f.Path)})
+	}
+	for _, f := range p.files {
+		v.Files = append(v.Files, fileView{Kind: printable(f.Kind), Machine: f.Machine, Path: printable(f.Path), Link: link(page, f.Path)})
+	}
+}
+
+// pictures are the screenshots that can be shown.
+func (p *Page) pictures() []pageFile {
+	var all []pageFile
+	for _, f := range p.files {
+		if f.Kind == "screenshot" {
+			all = append(all, f)
+		}
+	}
+	return all
+}
+
+func pictureID(i int) string { return fmt.Sprintf("screenshot-%d", i+1) }
+func failureID(i int) string { return fmt.Sprintf("failure-%d", i+1) }
+
+// tree is the log with every entry in the block that it belongs to. shown gets
+// all entries that are in it.
+func (p *Page) tree(shown map[*entry]*blockView) []*blockView {
+	var all []*entry
+	ends := func(what string, w *window[*entry]) {
+		head, tail := w.ends()
+		all = append(append(all, head...), tail...)
+		if n := w.dropped(); n > 0 {
+			gap := *tail[0]
+			gap.class, gap.text = classGap, fmt.Sprintf("%d %s left out here", n, what)
+			gap.seq-- // before it
+			all = append(all, &gap)
+		}
+	}
+	ends("lines of the log are", &p.log)
+	ends("commands are", &p.commands)
+	for _, m := range p.machines {
+		ends("lines of the console of "+m.name+" are", &m.console)
+	}
+	slices.SortStableFunc(all, func(a, b *entry) int { return cmp.Compare(a.seq, b.seq) })
+
+	var roots []*blockView
+	var place func(e *entry) *blockView
+	place = func(e *entry) *blockView {
+		if v := shown[e]; v != nil {
+			return v
+		}
+		v := &blockView{entry: e, open: slices.Contains(p.open, e)}
+		shown[e] = v
+		// A block may have been left out of the log while what is within it
+		// has not: it is shown all the same.
+		if e.parent == nil {
+			roots = append(roots, v)
+		} else {
+			parent := place(e.parent)
+			v.Depth = parent.Depth + 1
+			parent.Children = append(parent.Children, v)
+		}
+		return v
+	}
+	for _, e := range all {
+		place(e)
+	}
+	return roots
+}
+
+// color is the number of a machine's colour.
+func (p *Page) color(machine string) int {
+	for i, m := range p.machines {
+		if m.name == machine {
+			return i % 8
+		}
+	}
+	return 8 // the script
+}
+
+func byteCount(n uint64) string {
+	switch {
+	case n < 1<<10:
+		return fmt.Sprintf("%d B", n)
+	case n < 1<<20:
+		return fmt.Sprintf("%.1f KiB", float64(n)/(1<<10))
+	case n < 1<<30:
+		return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20))
+	}
+	return fmt.Sprintf("%.1f GiB", float64(n)/(1<<30))
+}
+
+// ID is the id of the entry's element.
+func (e *entry) ID() string { return fmt.Sprintf("e%d", e.seq) }
+
+// At is when the entry was made, from the test's begin; that of a command is
+// when it had ended.
+func (e *entry) At() time.Duration       { return e.at }
+func (e *entry) Class() string           { return string(e.class) }
+func (e *entry) Level() string           { return e.level.String() }
+func (e *entry) Machine() string         { return e.machine }
+func (e *entry) Text() string            { return e.text }
+func (e *entry) Subtest() string         { return e.subtest }
+func (e *entry) Duration() time.Duration { return e.duration }
+func (e *entry) Failure() string         { return e.failure }
+func (e *entry) Command() *event.Command { return e.command }
+
+// Running reports whether the block had not ended when the page was written.
+func (v *blockView) Running() bool { return v.open }
+
+// Block reports whether the entry can have others within it.
+func (v *blockView) Block() bool { return v.class == classBlock }
+
+// Inner is the depth of what is within the block.
+func (v *blockView) Inner() int { return v.Depth + 1 }
+
+// Reason is why the block failed; "" when a block within it says so.
+func (v *blockView) Reason() string {
+	for _, c := range v.Children {
+		if c.class == classBlock && c.failure != "" {
+			return ""
+		}
+	}
+	return v.failure
+}
+
+// Open reports whether the reader sees at once what is in the block: those of
+// the script, and those that failed.
+func (v *blockView) Open() bool {
+	return v.failure != "" || v.open || v.machine == ""
+}
