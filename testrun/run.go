@@ -22,10 +22,12 @@ type Options struct {
 	LogLevel    event.Level // of messages in Log
 	Colours     bool        // in Log
 
-	// Reports beside the log; none where empty. Relative names are below OutDir.
-	XMLLog    string // file in the format of nixpkgs' driver; $LOGFILE
+	// Reports beside the log; none where empty. Relative names are below OutDir,
+	// but for XMLLog, which is relative to the working directory.
+	XMLLog    string // file in the format of nixpkgs' driver: $LOGFILE
 	JUnit     string // file
 	JSONL     string // file with an event per line
+	HTML      string // file with one page for people
 	SerialDir string // directory for a file per machine with its console
 }
 
@@ -57,7 +59,7 @@ func Run(ctx context.Context, cfg Config, o Options) (err error) {
 	}
 	var serial atomic.Bool
 	serial.Store(true)
-	sinks, err := openSinks(cfg, o, serial.Load)
+	sinks, page, err := openSinks(cfg, o, serial.Load)
 	if err != nil {
 		return err
 	}
@@ -74,6 +76,10 @@ func Run(ctx context.Context, cfg Config, o Options) (err error) {
 	}
 	begin := time.Now()
 	err = d.run(ctx, o.Interactive)
+	// Someone who interrupts a test does not want to wait for it.
+	if err != nil && ctx.Err() == nil && !o.Interactive {
+		d.postMortem(ctx, page)
+	}
 	err = errors.Join(err, d.close())
 	finished := event.TestFinished{Duration: time.Since(begin)}
 	if err == nil {

@@ -1,7 +1,9 @@
 package report
 
 import (
+	"errors"
 	"slices"
+	"sync"
 	"time"
 
 	"vm-prebuild/testrun/event"
@@ -11,10 +13,12 @@ import (
 // nothing else: a timeline, the failing line of the script, subtests, the log
 // as a tree, consoles, commands, screenshots, traffic. What it keeps is
 // bounded, however much a guest writes: of long logs it has both ends, of
-// consoles the end.
+// consoles the end. It is safe for concurrent use.
 type Page struct {
-	title  string
-	report *replacement // nil when the page is only written by WriteFile
+	title string
+
+	mu      sync.Mutex
+	reports []*replacement // to be written by Close
 
 	begin, last time.Time
 	seq         int // of the last entry
@@ -116,8 +120,8 @@ type pageFile struct {
 	at time.Duration
 }
 
-// NewPage returns a sink that collects a page; WriteFile writes it. title is
-// the page's heading.
+// NewPage returns a sink that collects a page, which is written to the files of
+// WriteAtClose. title is the page's heading.
 func NewPage(title string) *Page {
 	return &Page{
 		title:    title,
@@ -127,35 +131,48 @@ func NewPage(title string) *Page {
 }
 
 // WriteAtClose has Close write the page to file, the directory of which must
-// exist.
-func (p *Page) WriteAtClose(file string) (err error) {
-	p.report, err = openReplacement("HTML report", file)
-	return err
-}
-
-// Close implements event.Sink. A test that never finished leaves no page.
-func (p *Page) Close() error {
-	switch {
-	case p.report == nil:
-		return nil
-	case p.end == nil:
-		p.report.discard()
-		return nil
-	}
-	return p.write(p.report)
-}
-
-// WriteFile writes the page as it is so far.
-func (p *Page) WriteFile(file string) error {
+// exist. It can be called at any time, for several files.
+func (p *Page) WriteAtClose(file string) error {
 	r, err := openReplacement("HTML report", file)
 	if err != nil {
 		return err
 	}
-	return p.write(r)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.reports = append(p.reports, r)
+	return nil
+}
+
+// CommandLine is that of the machine's QEMU, or of its last one; nil when the
+// machine was not started.
+func (p *Page) CommandLine(machine string) []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if run := p.lastRun(machine); run != nil {
+		return run.commandLine
+	}
+	return nil
+}
+
+// Close implements event.Sink. A test that never finished leaves no page.
+func (p *Page) Close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var errs []error
+	for _, r := range p.reports {
+		if p.end == nil {
+			r.discard()
+		} else {
+			errs = append(errs, p.write(r))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Handle implements event.Sink.
 func (p *Page) Handle(r event.Record) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if p.begin.IsZero() {
 		p.begin = r.Time
 	}
@@ -328,9 +345,10 @@ func (p *Page) machine(name string) *pageMachine {
 }
 
 func (p *Page) lastRun(machine string) *machineRun {
-	m := p.machine(machine)
-	if m == nil || len(m.runs) == 0 {
-		return nil
+	for _, m := range p.machines {
+		if m.name == machine && len(m.runs) > 0 {
+			return &m.runs[len(m.runs)-1]
+		}
 	}
-	return &m.runs[len(m.runs)-1]
+	return nil
 }

@@ -269,6 +269,10 @@ func TestPageIDs(t *testing.T) {
 // memory nor a page that no browser opens.
 func TestPageBounded(t *testing.T) {
 	p := report.NewPage("endless")
+	file := filepath.Join(t.TempDir(), "report.html")
+	if err := p.WriteAtClose(file); err != nil {
+		t.Fatal(err)
+	}
 	f := &film{sink: p, now: time.Unix(0, 0)}
 	long := strings.Repeat(hostile, 40)
 	for i := range 20_000 {
@@ -288,8 +292,7 @@ func TestPageBounded(t *testing.T) {
 	if m.HeapAlloc > 96<<20 {
 		t.Errorf("%d MiB are kept", m.HeapAlloc>>20)
 	}
-	file := filepath.Join(t.TempDir(), "report.html")
-	if err := p.WriteFile(file); err != nil {
+	if err := p.Close(); err != nil {
 		t.Fatal(err)
 	}
 	page, err := os.ReadFile(file)
@@ -316,31 +319,35 @@ func TestPageUnfinished(t *testing.T) {
 	if err := p.WriteAtClose(file); err != nil {
 		t.Fatal(err)
 	}
-	tell(p, event.MachineStarted{Machine: "web"}, event.BlockOpen{ID: 1, Text: "never ends"})
-	if err := p.WriteFile(file); err != nil {
-		t.Fatal(err)
-	}
-	if page, err := os.ReadFile(file); err != nil || !strings.Contains(string(page), "Unfinished: x") || !strings.Contains(string(page), "not ended") {
-		t.Errorf("%v, %s", err, page)
+	tell(p, event.MachineStarted{Machine: "web", CommandLine: []string{"qemu", "-S"}}, event.BlockOpen{ID: 1, Text: "never ends"})
+	if got := p.CommandLine("web"); len(got) != 2 || p.CommandLine("other") != nil {
+		t.Errorf("command line %q", got)
 	}
 	if err := p.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if files, _ := os.ReadDir(dir); len(files) != 1 {
-		t.Errorf("left behind: %v", files)
+	if files, _ := os.ReadDir(dir); len(files) != 0 {
+		t.Errorf("a test that never finished has left %v", files)
+	}
+}
+
+// TestPageCutOff: a block that is open at the end is shown as such.
+func TestPageCutOff(t *testing.T) {
+	out := written(t, openPage, event.MachineStarted{Machine: "web"}, event.BlockOpen{ID: 1, Text: "never ends", Subtest: "x"}, event.TestFinished{Failure: "time-out"})
+	if !bytes.Contains(out, []byte("not ended")) || !bytes.Contains(out, []byte("ran until the end")) {
+		t.Errorf("%s", out)
 	}
 }
 
 func TestPageEmpty(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "report.html")
-	p := report.NewPage("")
-	if err := p.WriteFile(file); err != nil {
-		t.Fatal(err)
+	if out := written(t, openPage, event.TestFinished{}); !bytes.Contains(out, []byte("<title>Passed: x</title>")) {
+		t.Errorf("%s", out)
 	}
-	tell(p, event.TestFinished{})
-	if err := p.WriteFile(file); err != nil {
-		t.Fatal(err)
-	}
+}
+
+func openPage(file string) (*report.Page, error) {
+	p := report.NewPage("x")
+	return p, p.WriteAtClose(file)
 }
 
 func TestShellCommand(t *testing.T) {

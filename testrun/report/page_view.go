@@ -32,7 +32,6 @@ type view struct {
 	Script   template.JS
 	Begin    string
 	Duration time.Duration
-	Finished bool
 	Failure  string
 
 	Failures  []failureView
@@ -147,7 +146,8 @@ func (p *Page) write(r *replacement) error {
 	return r.commit(func(out *bufio.Writer) error { return t.Execute(out, v) })
 }
 
-// view arranges what has been collected for the page that will be file.
+// view arranges what has been collected, of a test that has finished, for the
+// page that will be file.
 func (p *Page) view(file string) view {
 	hash := sha256.Sum256([]byte(pageScript))
 	v := view{
@@ -158,15 +158,11 @@ func (p *Page) view(file string) view {
 		Style:     template.CSS(pageStyle),
 		Script:    template.JS(pageScript),
 		Begin:     p.begin.UTC().Format("2006-01-02 15:04:05 UTC"),
-		Duration:  p.now(),
-		Finished:  p.end != nil,
+		Duration:  p.end.Duration,
+		Failure:   clean(p.end.Failure, maxText),
 		Dropped:   p.log.dropped() + p.commands.dropped(),
 		LogTotal:  p.log.total,
 		CommandsN: p.commands.total,
-	}
-	if p.end != nil {
-		v.Duration = p.end.Duration
-		v.Failure = clean(p.end.Failure, maxText)
 	}
 	for i, f := range p.failures {
 		v.Failures = append(v.Failures, failureView{ID: failureID(i), At: f.at, Lines: f.lines, Subtest: f.subtest, Script: f.script, Source: f.source})
