@@ -15,7 +15,7 @@ version=$(cat "$here/cache-version")
 packages="nix-bin ca-certificates git
 bash-static busybox-static
 qemu-system-x86 qemu-utils vde2 python3
-jq gcc libc6-dev cpio kmod binutils
+jq gcc libc6-dev cpio kmod binutils chromium fonts-dejavu-core
 debootstrap erofs-utils e2fsprogs btrfs-progs xfsprogs xz-utils"
 
 # In the guests that boot systemd, besides Debian's minimal set.

@@ -51,6 +51,7 @@ const (
 	maxFiles        = 1000
 	maxTraffic      = 4096
 
+	maxName       = 64      // of a machine
 	maxText       = 2 << 10 // of a message
 	maxConsoleRow = 500     // of a line of a console
 	maxOutput     = 4 << 10 // of a command
@@ -199,10 +200,12 @@ func (p *Page) Handle(r event.Record) {
 	case event.Artifact:
 		p.files = slices.DeleteFunc(p.files, func(f pageFile) bool { return f.Path == e.Path })
 		if len(p.files) < maxFiles {
+			e.Machine = clean(e.Machine, maxName)
 			p.files = append(p.files, pageFile{Artifact: e, at: p.now()})
 		}
 	case event.Traffic:
 		if len(p.traffic) < maxTraffic {
+			e.Machine = clean(e.Machine, maxName)
 			p.traffic = append(p.traffic, e)
 		}
 	case event.TestFailure:
@@ -222,7 +225,7 @@ func (p *Page) entry(class entryClass, machine, text string, level event.Level) 
 		at:      p.now(),
 		class:   class,
 		level:   level,
-		machine: machine,
+		machine: clean(machine, maxName),
 		text:    clean(text, maxText),
 		parent:  p.innermost(machine),
 	}
@@ -232,6 +235,7 @@ func (p *Page) entry(class entryClass, machine, text string, level event.Level) 
 // on two machines at the same time does not mix: a machine's own block comes
 // before that of the script.
 func (p *Page) innermost(machine string) *entry {
+	machine = clean(machine, maxName)
 	var script *entry
 	for _, e := range slices.Backward(p.open) {
 		if e.machine == machine {
@@ -249,7 +253,7 @@ func (p *Page) openBlock(e event.BlockOpen) {
 	block.id = e.ID
 	block.subtest = clean(e.Subtest, maxText)
 	for _, o := range p.open {
-		if o.machine == e.Machine {
+		if o.machine == block.machine {
 			block.depth++
 		}
 	}
@@ -331,6 +335,7 @@ func (p *Page) lifeCycle(e event.Event) {
 
 // machine is nil when there are too many.
 func (p *Page) machine(name string) *pageMachine {
+	name = clean(name, maxName)
 	for _, m := range p.machines {
 		if m.name == name {
 			return m
@@ -345,6 +350,7 @@ func (p *Page) machine(name string) *pageMachine {
 }
 
 func (p *Page) lastRun(machine string) *machineRun {
+	machine = clean(machine, maxName)
 	for _, m := range p.machines {
 		if m.name == machine && len(m.runs) > 0 {
 			return &m.runs[len(m.runs)-1]

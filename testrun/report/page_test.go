@@ -8,10 +8,13 @@ import (
 	"image/png"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"vm-prebuild/testrun/event"
 	"vm-prebuild/testrun/report"
@@ -263,6 +266,42 @@ func TestPageIDs(t *testing.T) {
 			t.Errorf("a link leads nowhere: #%s", id)
 		}
 	}
+}
+
+// FuzzPage: whatever a guest or a script says, it is text.
+func FuzzPage(f *testing.F) {
+	f.Add(hostile, "web", "{{.}}")
+	f.Add("</script>", "\"onload=alert(1)", "'><svg>")
+	tags := func(t *testing.T, name, machine, text string) map[string]int {
+		out := written(t, openPage,
+			event.MachineStarted{Machine: machine, CommandLine: []string{name, text}},
+			event.MachineConnected{Machine: machine},
+			event.BlockOpen{ID: 1, Machine: machine, Text: text, Subtest: name},
+			event.Serial{Machine: machine, Text: text},
+			event.Log{Level: event.Error, Machine: machine, Text: text},
+			event.Command{Machine: machine, Text: text, Stdout: "a" + text, Stderr: "b" + name, Failure: "c" + text},
+			event.BlockClose{ID: 1, Machine: machine, Text: text, Subtest: name, Failure: "d" + text},
+			event.TestFailure{Lines: []string{text, name}, Subtest: "e" + name},
+			event.MachineStopped{Machine: machine, Reason: text},
+			event.Artifact{Machine: machine, Kind: "screenshot", Path: "/nonexistent/" + name},
+			event.Traffic{Machine: "f" + machine},
+			event.TestFinished{Failure: "g" + text},
+		)
+		if i := bytes.IndexFunc(out, func(r rune) bool { return r < ' ' && r != '\n' && r != '\t' }); i >= 0 {
+			t.Errorf("control character %q", out[i])
+		}
+		count := map[string]int{}
+		for _, tag := range regexp.MustCompile(`<[/!a-zA-Z][a-z0-9]*`).FindAll(out, -1) {
+			count[string(tag)]++
+		}
+		return count
+	}
+	f.Fuzz(func(t *testing.T, text, machine, name string) {
+		// With empty names other parts of the page are there.
+		if diff := cmp.Diff(tags(t, "name", "web", "text"), tags(t, "n"+name, "m"+machine, text)); diff != "" {
+			t.Error(diff)
+		}
+	})
 }
 
 // TestPageBounded: a guest and a script that never stop talking cost neither
