@@ -87,7 +87,8 @@ const (
 	classOutput  entryClass = "output"
 	classCommand entryClass = "command"
 	classFailure entryClass = "failure"
-	classGap     entryClass = "gap" // something was left out here
+	classGap     entryClass = "gap"   // something was left out here
+	classGroup   entryClass = "group" // lines of consoles that follow each other
 )
 
 // pageMachine is a machine as far as events have told of it.

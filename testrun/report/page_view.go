@@ -59,14 +59,6 @@ type failureView struct {
 	Source  []sourceLine
 }
 
-// blockView is an entry of the log and what lies within it.
-type blockView struct {
-	*entry
-	Children []*blockView
-	Depth    int  // in how many blocks it is
-	open     bool // the block has not ended
-}
-
 type pictureView struct {
 	ID, Machine, Name, Path, Link string
 	At                            time.Duration
@@ -167,6 +159,7 @@ func (p *Page) view(file string) view {
 	for i, f := range p.failures {
 		v.Failures = append(v.Failures, failureView{ID: failureID(i), At: f.at, Lines: f.lines, Subtest: f.subtest, Script: f.script, Source: f.source})
 	}
+	slices.SortFunc(p.machines, func(a, b *pageMachine) int { return cmp.Compare(a.name, b.name) })
 	head, tail := p.commands.ends()
 	v.Commands = append(slices.Clone(head), tail...)
 	shown := map[*entry]*blockView{}
@@ -242,52 +235,6 @@ func (p *Page) pictures() []pageFile {
 func pictureID(i int) string { return fmt.Sprintf("screenshot-%d", i+1) }
 func failureID(i int) string { return fmt.Sprintf("failure-%d", i+1) }
 
-// tree is the log with every entry in the block that it belongs to. shown gets
-// all entries that are in it.
-func (p *Page) tree(shown map[*entry]*blockView) []*blockView {
-	var all []*entry
-	ends := func(what string, w *window[*entry]) {
-		head, tail := w.ends()
-		all = append(append(all, head...), tail...)
-		if n := w.dropped(); n > 0 {
-			gap := *tail[0]
-			gap.class, gap.text = classGap, fmt.Sprintf("%d %s left out here", n, what)
-			gap.seq-- // before it
-			all = append(all, &gap)
-		}
-	}
-	ends("lines of the log are", &p.log)
-	ends("commands are", &p.commands)
-	for _, m := range p.machines {
-		ends("lines of the console of "+m.name+" are", &m.console)
-	}
-	slices.SortStableFunc(all, func(a, b *entry) int { return cmp.Compare(a.seq, b.seq) })
-
-	var roots []*blockView
-	var place func(e *entry) *blockView
-	place = func(e *entry) *blockView {
-		if v := shown[e]; v != nil {
-			return v
-		}
-		v := &blockView{entry: e, open: slices.Contains(p.open, e)}
-		shown[e] = v
-		// A block may have been left out of the log while what is within it
-		// has not: it is shown all the same.
-		if e.parent == nil {
-			roots = append(roots, v)
-		} else {
-			parent := place(e.parent)
-			v.Depth = parent.Depth + 1
-			parent.Children = append(parent.Children, v)
-		}
-		return v
-	}
-	for _, e := range all {
-		place(e)
-	}
-	return roots
-}
-
 // color is the number of a machine's colour.
 func (p *Page) color(machine string) int {
 	for i, m := range p.machines {
@@ -311,7 +258,12 @@ func byteCount(n uint64) string {
 }
 
 // ID is the id of the entry's element.
-func (e *entry) ID() string { return fmt.Sprintf("e%d", e.seq) }
+func (e *entry) ID() string {
+	if e.class == classGap || e.class == classGroup {
+		return fmt.Sprintf("%s%d", e.class, e.seq) // the number is another's, too
+	}
+	return fmt.Sprintf("e%d", e.seq)
+}
 
 // At is when the entry was made, from the test's begin; that of a command is
 // when it had ended.
@@ -324,28 +276,3 @@ func (e *entry) Subtest() string         { return e.subtest }
 func (e *entry) Duration() time.Duration { return e.duration }
 func (e *entry) Failure() string         { return e.failure }
 func (e *entry) Command() *event.Command { return e.command }
-
-// Running reports whether the block had not ended when the page was written.
-func (v *blockView) Running() bool { return v.open }
-
-// Block reports whether the entry can have others within it.
-func (v *blockView) Block() bool { return v.class == classBlock }
-
-// Inner is the depth of what is within the block.
-func (v *blockView) Inner() int { return v.Depth + 1 }
-
-// Reason is why the block failed; "" when a block within it says so.
-func (v *blockView) Reason() string {
-	for _, c := range v.Children {
-		if c.class == classBlock && c.failure != "" {
-			return ""
-		}
-	}
-	return v.failure
-}
-
-// Open reports whether the reader sees at once what is in the block: those of
-// the script, and those that failed.
-func (v *blockView) Open() bool {
-	return v.failure != "" || v.open || v.machine == ""
-}

@@ -31,7 +31,6 @@
   const search = $("search"), machine = $("machine"), serial = $("serial"), debug = $("debug");
   const apply = () => {
     const text = search.value.toLowerCase();
-    const all = !text && machine.value === "*";
     const matches = (e) => {
       const c = e.classList;
       if (c.contains("serial") && !serial.checked) return false;
@@ -46,10 +45,10 @@
       if (e.classList.contains("block"))
         for (const child of e.children)
           if (child.classList.contains("entry") && visit(child)) inside = true;
-      const shown = inside || matches(e);
+      const shown = inside || (!e.classList.contains("group") && matches(e));
       e.classList.toggle("hidden", !shown);
       if (inside && text) e.open = true;
-      return shown && (inside || !all || !e.classList.contains("block"));
+      return shown;
     };
     for (const e of entries.children) visit(e);
   };
@@ -63,7 +62,7 @@
   apply();
 
   const toggle = (open) => () => {
-    for (const e of entries.querySelectorAll("details.block")) e.open = open;
+    for (const e of entries.querySelectorAll("details.block:not(.group)")) e.open = open;
   };
   $("open").addEventListener("click", toggle(true));
   $("close").addEventListener("click", toggle(false));
