@@ -3,6 +3,7 @@ package report
 import (
 	"errors"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -307,14 +308,23 @@ func (p *Page) failure(e event.TestFailure) {
 	for _, l := range e.Lines[:min(len(e.Lines), maxFailureLines)] {
 		f.lines = append(f.lines, clean(l, maxText))
 	}
-	if len(f.lines) > 0 {
-		line.text = f.lines[len(f.lines)-1]
-	}
+	line.text = message(f.lines)
 	p.log.add(line)
 	if len(p.failures) < maxFailures {
 		f.source = source(e.Script, e.Line)
 		p.failures = append(p.failures, f)
 	}
+}
+
+// message is the line of an account that says what was wrong: the first one
+// that is neither the traceback nor the console of a machine.
+func message(account []string) string {
+	for _, l := range account {
+		if l != "" && l[0] != ' ' && !strings.HasPrefix(l, "Traceback ") {
+			return l
+		}
+	}
+	return strings.Join(account, " ")
 }
 
 func (p *Page) lifeCycle(e event.Event) {

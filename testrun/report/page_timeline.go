@@ -151,7 +151,7 @@ func (p *Page) blockBars(s scale, targets func(*entry) string) map[string][]bar 
 		class := blockClass(e)
 		if e.failure != "" {
 			class += " failed"
-			title += "\nfailed: " + cut(e.failure, 200)
+			title += "\nfailed: " + cut(firstLine(e.failure), 200)
 		}
 		label := e.text
 		if e.subtest != "" {

@@ -127,7 +127,7 @@ func (p *Page) write(r *replacement) error {
 		"bytes":   byteCount,
 		"percent": func(x float64) string { return fmt.Sprintf("%.4g%%", x) },
 		"color":   p.color,
-		"middle":  func(y, h int) int { return y + h/2 },
+		"line":    firstLine,
 		"sub":     func(a, b int) int { return a - b },
 	}).Parse(pageTemplate)
 	if err != nil {
@@ -243,6 +243,12 @@ func (p *Page) color(machine string) int {
 		}
 	}
 	return 8 // the script
+}
+
+// firstLine is an error without the console that it may carry.
+func firstLine(s string) string {
+	line, _, _ := strings.Cut(s, "\n")
+	return line
 }
 
 func byteCount(n uint64) string {
