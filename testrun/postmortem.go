@@ -21,7 +21,10 @@ const (
 	// postMortemLimit is what a failed test may take longer for what it leaves.
 	postMortemLimit = 10 * time.Second
 	// postMortemStep is how long a guest or its QEMU may take to answer.
-	postMortemStep = 5 * time.Second
+	postMortemStep = 3 * time.Second
+	// greetingLimit is how long a guest may take whose shell nobody has used:
+	// it may be there, or the guest may still boot.
+	greetingLimit = time.Second
 	// postMortemGrace is for what does not heed the end of its context at once.
 	postMortemGrace = time.Second
 
@@ -176,7 +179,12 @@ func writeJournal(ctx context.Context, file string, m machine.Machine) error {
 	if !m.Running() {
 		return errNothingToSay
 	}
-	sh, err := m.Shell(ctx)
+	greeting, cancel := ctx, context.CancelFunc(func() {})
+	if c, ok := m.(machine.Connector); ok && !c.Connected() {
+		greeting, cancel = context.WithTimeoutCause(ctx, greetingLimit, errors.New("its shell has not been there yet"))
+	}
+	defer cancel()
+	sh, err := m.Shell(greeting)
 	if err != nil {
 		return err
 	}
@@ -184,6 +192,8 @@ func writeJournal(ctx context.Context, file string, m machine.Machine) error {
 	switch {
 	case err != nil:
 		return err
+	case r.Status == 127:
+		return errors.New("the guest has no journalctl")
 	case r.Status != 0:
 		return fmt.Errorf("journalctl: exit code %d", r.Status)
 	}

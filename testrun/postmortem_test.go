@@ -118,7 +118,7 @@ func TestPostMortem(t *testing.T) {
 	if err != nil || !bytes.Contains(page, []byte(`href="./web/journal.log"`)) || !bytes.Contains(page, []byte("a line of the journal")) {
 		t.Errorf("%v\n%s", err, page)
 	}
-	for _, want := range []string{"machine states and report of the failure: " + dir + "\n", "stopped: no journal: no answer within 5s\n", "stopped: no screenshot: no answer within 5s\n"} {
+	for _, want := range []string{"machine states and report of the failure: " + dir + "\n", "stopped: no journal: no answer within 3s\n", "stopped: no screenshot: no answer within 3s\n"} {
 		if !strings.Contains(log, want) {
 			t.Errorf("the log lacks %q:\n%s", want, log)
 		}
