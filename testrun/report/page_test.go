@@ -378,6 +378,18 @@ func TestPageCutOff(t *testing.T) {
 	}
 }
 
+// TestPageMessage: the log has of a failure what was wrong, not where the
+// console of the machine ended.
+func TestPageMessage(t *testing.T) {
+	out := written(t, openPage, event.TestFailure{Lines: []string{"Traceback (most recent call last):", "  File", "", "MachineError: the message", "  [ 0.0 ] console"}},
+		event.BlockOpen{ID: 1, Text: "x", Subtest: "x"}, event.BlockClose{ID: 1, Subtest: "x", Failure: "the reason\n  [ 0.0 ] console"}, event.TestFinished{Failure: "no"})
+	for _, want := range []string{`<span class="text">MachineError: the message</span>`, `<div class="reason">the reason</div>`, `failed: the reason</span>`} {
+		if !bytes.Contains(out, []byte(want)) {
+			t.Errorf("%q is missing", want)
+		}
+	}
+}
+
 func TestPageEmpty(t *testing.T) {
 	if out := written(t, openPage, event.TestFinished{}); !bytes.Contains(out, []byte("<title>Passed: x</title>")) {
 		t.Errorf("%s", out)
