@@ -13,6 +13,7 @@ import (
 	"vm-prebuild/testrun/event"
 	"vm-prebuild/testrun/machine"
 	"vm-prebuild/testrun/reaper"
+	"vm-prebuild/testrun/report"
 	"vm-prebuild/testrun/script"
 )
 
@@ -27,6 +28,7 @@ func Main() { reaper.Main() }
 // its machines; examples/gotest shows how.
 type Test struct {
 	d     *driver
+	page  *report.Page
 	begin time.Time
 
 	closing sync.Once
@@ -58,7 +60,7 @@ func open(ctx context.Context, cfg Config, o Options) (*Test, error) {
 	}
 	var serial atomic.Bool
 	serial.Store(true)
-	sinks, err := openSinks(cfg, o, serial.Load)
+	sinks, page, err := openSinks(cfg, o, serial.Load)
 	if err != nil {
 		return nil, err
 	}
@@ -71,7 +73,7 @@ func open(ctx context.Context, cfg Config, o Options) (*Test, error) {
 		bus.Emit(event.TestFinished{Failure: err.Error()})
 		return nil, errors.Join(&RunError{Err: err, code: 3}, bus.Close())
 	}
-	return &Test{d: d, begin: time.Now()}, nil
+	return &Test{d: d, page: page, begin: time.Now()}, nil
 }
 
 // Machine returns the machine of that name. Its methods start it when they

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"vm-prebuild/testrun/event"
 	"vm-prebuild/testrun/pyregexp"
 )
 
@@ -158,7 +159,16 @@ func (g *Guest) Screenshot(ctx context.Context, dir, file string) (string, error
 	case !filepath.IsAbs(file):
 		file = filepath.Join(dir, file)
 	}
-	return file, g.nested("making screenshot "+file, func() error {
-		return s.Screenshot(ctx, file)
+	block := g.Bus.Open(event.BlockOpen{
+		Machine: g.Machine.Name(),
+		Text:    "making screenshot " + file,
+		Attrs:   map[string]string{"image": filepath.Base(file)},
 	})
+	if err := s.Screenshot(ctx, file); err != nil {
+		block.Close(err.Error())
+		return file, err
+	}
+	g.Bus.Emit(event.Artifact{Machine: g.Machine.Name(), Kind: "screenshot", Path: file})
+	block.Close("")
+	return file, nil
 }
