@@ -63,7 +63,8 @@ var driverCalls = merged(testCalls)
 
 // machineCalls are the operations of a machine. Their arguments have the names
 // that they have in nixpkgs' Python driver.
-var machineCalls = merged(lifeCycleCalls, commandCalls, unitCalls, fileCalls)
+var machineCalls = merged(lifeCycleCalls, commandCalls, unitCalls, fileCalls,
+	screenCalls, consoleCalls, qemuCalls, efiCalls)
 
 // merged is the union of tables that have no name in common.
 func merged[C any](tables ...map[string]C) map[string]C {

@@ -18,6 +18,17 @@ var commandCalls = map[string]machineCall{
 	"wait_until_fails":     waitCommand((*machine.Guest).WaitUntilFails),
 	"wait_for_open_port":   waitPort((*machine.Guest).WaitForOpenPort),
 	"wait_for_closed_port": waitPort((*machine.Guest).WaitForClosedPort),
+	"wait_for_open_unix_socket": func(ctx context.Context, g *machine.Guest, r script.Request) (any, error) {
+		var a struct {
+			Addr     string
+			Datagram bool `json:"is_datagram"`
+			Timeout  duration
+		}
+		if err := r.Decode(&a); err != nil {
+			return nil, err
+		}
+		return none, g.WaitForOpenUnixSocket(ctx, a.Addr, a.Datagram, a.Timeout.or(machine.DefaultTimeout))
+	},
 	"wait_for_file": func(ctx context.Context, g *machine.Guest, r script.Request) (any, error) {
 		var a struct {
 			Filename string   `json:"filename"`

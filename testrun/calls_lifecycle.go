@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"strings"
 
 	"vm-prebuild/testrun/machine"
 	"vm-prebuild/testrun/script"
@@ -65,9 +64,6 @@ var lifeCycleCalls = map[string]machineCall{
 			return none, g.Disconnect()
 		}
 		return nil, fmt.Errorf("machine %q: attribute %q cannot be set to %s", g.Machine.Name(), a.Name, a.Value)
-	},
-	"get_console_log": func(_ context.Context, g *machine.Guest, _ script.Request) (any, error) {
-		return strings.Join(g.Machine.Console(), "\n"), nil
 	},
 	"send_monitor_command": func(ctx context.Context, g *machine.Guest, r script.Request) (any, error) {
 		var a struct{ Command string }

@@ -15,6 +15,7 @@ import (
 	"vm-prebuild/testrun/accel"
 	"vm-prebuild/testrun/event"
 	"vm-prebuild/testrun/machine"
+	"vm-prebuild/testrun/ocr"
 	"vm-prebuild/testrun/qemu"
 	"vm-prebuild/testrun/reaper"
 	"vm-prebuild/testrun/script"
@@ -36,6 +37,7 @@ type driver struct {
 	env    []string // of the machines, beside the script's own: VLAN sockets
 	vlans  []vlan.Switch
 	kvm    accel.Result
+	reader *ocr.Engine
 
 	stopTimer func()
 
@@ -53,7 +55,7 @@ func newDriver(ctx context.Context, cfg Config, bus *event.Bus, serial *atomic.B
 	if err != nil {
 		return nil, err
 	}
-	d := &driver{cfg: cfg, bus: bus, serial: serial, reaper: r, machines: map[string]machine.Machine{}, stopTimer: func() {}}
+	d := &driver{cfg: cfg, bus: bus, serial: serial, reaper: r, reader: ocr.New(readers()), machines: map[string]machine.Machine{}, stopTimer: func() {}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.close())
@@ -176,6 +178,7 @@ func (d *driver) guest(m machine.Machine, env script.Environment) *machine.Guest
 		Machine: m,
 		Bus:     d.bus,
 		Boot:    machine.StartOptions{Env: all},
+		Reader:  d.reader,
 	}
 }
 

@@ -25,6 +25,9 @@ type Guest struct {
 	// Between is called between the polls of a wait, and its error ends the
 	// wait; may be nil.
 	Between func(context.Context) error
+
+	// Reader reads the text of screens; may be nil.
+	Reader TextReader
 }
 
 func (g *Guest) nested(text string, f func() error) error {

@@ -41,6 +41,10 @@ type Machine struct {
 	mu      sync.Mutex
 	process *process // nil before the first start and after an expected end
 	past    []string // console of ended processes
+
+	lastConsole *console // of the process whose end was expected; may be nil
+	lastEvents  *eventLog
+	keys        keyQueue
 }
 
 // New returns a machine that has not been started. It does not touch the
@@ -104,6 +108,7 @@ func (m *Machine) ended(p *process) {
 	defer m.mu.Unlock()
 	if m.process == p {
 		m.past = append(m.past, p.console.lines()...)
+		m.lastConsole, m.lastEvents = p.console, p.events
 		m.process = nil
 	}
 }

@@ -34,6 +34,8 @@ type process struct {
 	cmd     *exec.Cmd
 	stdin   *os.File
 	console *console
+	events  *eventLog
+	typing  sync.Mutex // held by who writes to stdin
 
 	// Set once, by adopt, before start returns; guarded by mu until then.
 	mu      sync.Mutex
@@ -76,7 +78,7 @@ func start(ctx context.Context, cfg Config, o machine.StartOptions) (*process, e
 	if env == nil {
 		env = os.Environ()
 	}
-	p := &process{cfg: cfg, exited: make(chan struct{}), console: &console{}}
+	p := &process{cfg: cfg, exited: make(chan struct{}), console: newConsole(), events: newEventLog()}
 	p.ctx, p.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	p.cmd, err = cfg.Command.Build(env, startcommand.Options{
 		QMPSocket:   monitors.Addr().String(),
@@ -231,7 +233,7 @@ func (p *process) meet(ctx context.Context, monitors, shells *net.UnixListener) 
 		conn.Close()
 		return fmt.Errorf("QMP handshake: %w", err)
 	}
-	return p.adopt(monitor, shell.New(conn))
+	return p.adopt(monitor, shell.New(conn, shell.Options{}))
 }
 
 // adopt makes the connections part of the process, unless it has just ended.
@@ -247,7 +249,9 @@ func (p *process) adopt(monitor *qmp.Monitor, sh *shell.Conn) error {
 	p.mu.Unlock()
 	events := monitor.Subscribe(p.ctx)
 	go func() {
+		defer p.events.end()
 		for e := range events {
+			p.events.add(e)
 			if e.Event == "GUEST_PANICKED" {
 				p.cancel(&machine.Error{
 					Machine: p.cfg.Name,
@@ -285,11 +289,11 @@ func (p *process) connect(ctx context.Context) error {
 func (p *process) Run(ctx context.Context, command string, timeout time.Duration) (machine.Result, error) {
 	ctx, unbind := p.bind(ctx)
 	defer unbind()
-	status, output, err := p.shell.Run(ctx, command, timeout)
+	result, err := p.shell.Run(ctx, command, timeout)
 	if err != nil {
 		return machine.Result{}, p.shellError(err)
 	}
-	return machine.Result{Status: status, Stdout: output}, nil
+	return result, nil
 }
 
 // Send implements machine.Shell.
