@@ -18,7 +18,10 @@ with subtest("a disk of one's own"):
 with subtest("more devices and kernel parameters"):
     with open(f"{directory}/extra.img", "wb") as f:
         f.truncate(4 << 20)
-    os.environ["QEMU_OPTS"] = f"-drive file={directory}/extra.img,format=raw,if=virtio,serial=extra"
+    os.environ["QEMU_OPTS"] = (
+        f"-drive if=none,id=extra,format=raw,file={directory}/extra.img "
+        "-device virtio-blk-pci,drive=extra,serial=extra"
+    )
     os.environ["QEMU_KERNEL_PARAMS"] = "some.parameter=1"
     machine.start()
     machine.wait_for_unit("multi-user.target")
