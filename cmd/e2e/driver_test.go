@@ -141,7 +141,9 @@ func startIn(t *testing.T, dir string, env []string, c config, script string, ar
 func (r *run) read(out io.ReadCloser) {
 	defer out.Close()
 	defer close(r.lines)
-	for s := bufio.NewScanner(out); s.Scan(); {
+	s := bufio.NewScanner(out)
+	s.Buffer(nil, 64<<20) // commands are logged whole
+	for s.Scan() {
 		r.lines <- s.Text()
 	}
 }
@@ -238,6 +240,7 @@ func TestSIGKILLOfTheDriver(t *testing.T) {
 	}
 	_ = r.cmd.Wait()
 	r.nothingLeft(time.Second)
+	r.tidy()
 }
 
 func TestSIGTERMOfTheDriver(t *testing.T) {
@@ -250,6 +253,7 @@ func TestSIGTERMOfTheDriver(t *testing.T) {
 		t.Errorf("exit code %d", code)
 	}
 	r.nothingLeft(time.Second)
+	r.tidy()
 }
 
 func TestSIGKILLOfQEMU(t *testing.T) {
@@ -267,6 +271,7 @@ func TestSIGKILLOfQEMU(t *testing.T) {
 		t.Errorf("exit code %d, want 3", code)
 	}
 	r.nothingLeft(time.Second)
+	r.tidy()
 }
 
 func TestSIGSTOPOfQEMU(t *testing.T) {
@@ -285,6 +290,7 @@ func TestSIGSTOPOfQEMU(t *testing.T) {
 		t.Errorf("exit code %d, want 3", code)
 	}
 	r.nothingLeft(time.Second)
+	r.tidy()
 }
 
 // TestBusyHost has the driver stand still again and again while a guest writes:
@@ -336,6 +342,7 @@ func TestGlobalTimeout(t *testing.T) {
 		t.Errorf("exit code %d, want 124 and a line that says so", code)
 	}
 	r.nothingLeft(time.Second)
+	r.tidy()
 }
 
 // TestBadInput has what needs no guest: each ends quickly, with one clear
