@@ -100,7 +100,7 @@ func start(ctx context.Context, o Options) (*Device, error) {
 	}()
 	go func() {
 		_ = cmd.Wait() // cmd.ProcessState has what there is to know
-		writer.Close()
+		_ = writer.Close() // never fails
 		<-read
 		close(d.exited)
 	}()
