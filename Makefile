@@ -79,7 +79,7 @@ soak: test
 	VM_PREBUILD_SOAK=1 $(GO) test -count=1 -timeout 60m -v -run 'Kill' ./storedb
 	. nix/offline/env.sh && export VM_PREBUILD_SOAK=1 && \
 	  VM_PREBUILD_BIN=$(abspath $(BIN)) VM_PREBUILD_MANIFEST=$(abspath $(CACHE))/prebuilt/manifest.json \
-	  $(GO) test -count=1 -timeout 180m -v -run 'Kill' ./cmd/e2e && \
+	  $(GO) test -count=1 -timeout 180m -v -run 'Kill|Chaos' ./cmd/e2e && \
 	  VM_PREBUILD_BIN=$(abspath $(BIN)) VM_PREBUILD_MANIFEST=$(abspath $(CACHE))/prebuilt/manifest.json \
 	  $(GO) test -count=10 -timeout 60m -run 'SIG' ./cmd/e2e
 

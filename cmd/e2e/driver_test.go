@@ -134,7 +134,9 @@ func start(t *testing.T, c config, script string, args ...string) *run {
 func (r *run) read(out io.ReadCloser) {
 	defer out.Close()
 	defer close(r.lines)
-	for s := bufio.NewScanner(out); s.Scan(); {
+	s := bufio.NewScanner(out)
+	s.Buffer(nil, 64<<20) // commands are logged whole
+	for s.Scan() {
 		r.lines <- s.Text()
 	}
 }
@@ -231,6 +233,7 @@ func TestSIGKILLOfTheDriver(t *testing.T) {
 	}
 	_ = r.cmd.Wait()
 	r.nothingLeft(time.Second)
+	r.tidy()
 }
 
 func TestSIGTERMOfTheDriver(t *testing.T) {
@@ -243,6 +246,7 @@ func TestSIGTERMOfTheDriver(t *testing.T) {
 		t.Errorf("exit code %d", code)
 	}
 	r.nothingLeft(time.Second)
+	r.tidy()
 }
 
 func TestSIGKILLOfQEMU(t *testing.T) {
@@ -260,6 +264,7 @@ func TestSIGKILLOfQEMU(t *testing.T) {
 		t.Errorf("exit code %d, want 3", code)
 	}
 	r.nothingLeft(time.Second)
+	r.tidy()
 }
 
 func TestSIGSTOPOfQEMU(t *testing.T) {
@@ -278,6 +283,7 @@ func TestSIGSTOPOfQEMU(t *testing.T) {
 		t.Errorf("exit code %d, want 3", code)
 	}
 	r.nothingLeft(time.Second)
+	r.tidy()
 }
 
 // TestBusyHost has the driver stand still again and again while a guest writes:
@@ -329,6 +335,7 @@ func TestGlobalTimeout(t *testing.T) {
 		t.Errorf("exit code %d, want 124 and a line that says so", code)
 	}
 	r.nothingLeft(time.Second)
+	r.tidy()
 }
 
 // TestBadInput has what needs no guest: each ends quickly, with one clear

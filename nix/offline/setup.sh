@@ -16,7 +16,7 @@ packages="nix-bin ca-certificates git
 bash-static busybox-static
 qemu-system-x86 qemu-utils vde2 python3 mypy pyflakes3
 jq gcc libc6-dev cpio kmod binutils
-debootstrap erofs-utils e2fsprogs btrfs-progs xfsprogs xz-utils"
+debootstrap erofs-utils e2fsprogs btrfs-progs xfsprogs xz-utils tcpdump"
 
 # In the guests that boot systemd, besides Debian's minimal set.
 guest_packages=systemd-sysv,dbus,udev,kmod,iproute2,iputils-ping,netcat-openbsd,procps
