@@ -73,7 +73,8 @@ type defaulted struct {
 }
 
 type getCmd struct {
-	How string `enum:"fast,slow" default:"fast" help:"How to get it: ${enum}."`
+	How  string `enum:"fast,slow" default:"fast" help:"How to get it: ${enum}."`
+	File string `arg:"" optional:"" help:"Where to put it."`
 }
 
 func (c *getCmd) Run(out *cli.IO) error {
@@ -254,6 +255,8 @@ func TestBashCompletes(t *testing.T) {
 		{&grammar{}, "tool import --s", "--store"},
 		{&grammar{}, "tool plan ./testdata/", ""},
 		{&defaulted{}, "tool --ho", "--how"},
+		{&defaulted{}, "tool pu", "put"},
+		{&defaulted{}, "tool ./testdata/", ""},
 		{&defaulted{}, "tool --how s", "slow"},
 		{&defaulted{}, "tool get --how s", "slow"},
 		{&defaulted{}, "tool put --how d", "down"},
