@@ -170,6 +170,12 @@ func TestMissingCapabilities(t *testing.T) {
 		"reboot":                g.Reboot(t.Context()),
 		"take monitor commands": second(g.MonitorCommand(t.Context(), "info")),
 		"change its links":      g.SetLinks(t.Context(), false),
+		"press keys":            g.SendKey(t.Context(), "a", 0, true),
+		"type on a serial":      g.SendConsole(t.Context(), "a"),
+		"show a console":        g.WaitForConsoleText(t.Context(), "a", 0),
+		"speak QMP":             second(g.QMPSend(t.Context(), "stop", nil)),
+		"forward ports":         g.ForwardPort(t.Context(), 8080, 80),
+		"lose its shell":        g.Disconnect(),
 	} {
 		if err == nil || !strings.Contains(err.Error(), `machine "fake": cannot `+what) {
 			t.Errorf("%s: %v", what, err)
