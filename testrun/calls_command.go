@@ -23,11 +23,13 @@ var commandCalls = map[string]machineCall{
 			Addr     string
 			Datagram bool `json:"is_datagram"`
 			Timeout  duration
+			Attempt  duration `json:"attempt_timeout"`
 		}
 		if err := r.Decode(&a); err != nil {
 			return nil, err
 		}
-		return none, g.WaitForOpenUnixSocket(ctx, a.Addr, a.Datagram, a.Timeout.or(machine.DefaultTimeout))
+		return none, g.WaitForOpenUnixSocket(ctx, a.Addr, a.Datagram,
+			a.Timeout.or(machine.DefaultTimeout), a.Attempt.or(machine.DefaultAttempt))
 	},
 	"wait_for_file": func(ctx context.Context, g *machine.Guest, r script.Request) (any, error) {
 		var a struct {

@@ -92,7 +92,7 @@ func (g *Guest) meanwhile(ctx context.Context, f func(context.Context) error) er
 	for {
 		if err := g.Between(ctx); err != nil {
 			cancel(err)
-			<-result
+			_ = <-result // whatever f found, the condition comes first
 			return err
 		}
 		select {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -39,10 +40,8 @@ func (r *reader) Read(_ context.Context, picture []byte, onlyRaw bool, found fun
 	if found(string(picture)) || onlyRaw {
 		return nil
 	}
-	backwards := []byte(picture)
-	for i, j := 0, len(backwards)-1; i < j; i, j = i+1, j-1 {
-		backwards[i], backwards[j] = backwards[j], backwards[i]
-	}
+	backwards := slices.Clone(picture)
+	slices.Reverse(backwards)
 	found(string(backwards))
 	return nil
 }
@@ -76,7 +75,7 @@ func TestScreenText(t *testing.T) {
 }
 
 func TestWaitForText(t *testing.T) {
-	g, r, log := newScreen(t, "dark", "boot", "boot", "dark", "login: ")
+	g, r, _ := newScreen(t, "dark", "boot", "boot", "dark", "login: ")
 	if err := g.WaitForText(t.Context(), `nigol|login(?=:)`, time.Minute); err != nil {
 		t.Error(err)
 	}
@@ -88,7 +87,7 @@ func TestWaitForText(t *testing.T) {
 		t.Errorf("no variant and not one look: %v", err)
 	}
 
-	g, _, log = newScreen(t, "it's")
+	g, _, log := newScreen(t, "it's")
 	for _, d := range []time.Duration{0, 300 * time.Millisecond} {
 		err := g.WaitForText(t.Context(), "never", d)
 		wantAssertion(t, err, "action timed out after ")

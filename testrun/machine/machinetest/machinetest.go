@@ -169,7 +169,7 @@ func waits(t *testing.T, g *machine.Guest) {
 			return err
 		},
 		"socket": func(ctx context.Context, d time.Duration) error {
-			return g.WaitForOpenUnixSocket(ctx, "/nonexistent", false, d)
+			return g.WaitForOpenUnixSocket(ctx, "/nonexistent", false, d, machine.DefaultAttempt)
 		},
 	} {
 		assertion(t, wait(ctx, 0), "(timeout=0.0)")
