@@ -85,19 +85,23 @@ func (g *Guest) meanwhile(ctx context.Context, f func(context.Context) error) er
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	result := make(chan error, 1)
-	go func() { result <- f(ctx) }()
+	var result error
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		result = f(ctx)
+	}()
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
 		if err := g.Between(ctx); err != nil {
 			cancel(err)
-			_ = <-result // whatever f found, the condition comes first
-			return err
+			<-done
+			return err // whatever f has found
 		}
 		select {
-		case err := <-result:
-			return err
+		case <-done:
+			return result
 		case <-tick.C:
 		}
 	}

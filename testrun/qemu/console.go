@@ -150,7 +150,7 @@ func (p *process) outlive(ctx context.Context, grace time.Duration) (context.Con
 	stop := context.AfterFunc(p.ctx, func() {
 		select {
 		case <-time.After(grace):
-			cancel(context.Cause(p.ctx))
+			cancel(p.death())
 		case <-ctx.Done():
 		}
 	})
