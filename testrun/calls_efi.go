@@ -25,6 +25,6 @@ var efiCalls = map[string]machineCall{
 		return none, g.CreateEFIVars()
 	},
 	"dump_efi_vars": func(_ context.Context, g *machine.Guest, _ script.Request) (any, error) {
-		return none, g.DumpEFIVars()
+		return g.DumpEFIVars()
 	},
 }

@@ -85,19 +85,23 @@ func (g *Guest) meanwhile(ctx context.Context, f func(context.Context) error) er
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	result := make(chan error, 1)
-	go func() { result <- f(ctx) }()
+	var result error
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		result = f(ctx)
+	}()
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
 		if err := g.Between(ctx); err != nil {
 			cancel(err)
-			<-result
-			return err
+			<-done
+			return err // whatever f has found
 		}
 		select {
-		case err := <-result:
-			return err
+		case <-done:
+			return result
 		case <-tick.C:
 		}
 	}
@@ -107,7 +111,7 @@ func (g *Guest) meanwhile(ctx context.Context, f func(context.Context) error) er
 type consoleSearch struct {
 	ctx  context.Context
 	re   *pyregexp.Regexp
-	text []rune // all lines so far, one behind the other
+	text []byte // all lines so far, one behind the other
 }
 
 // next is the function that FollowConsole calls.
@@ -129,11 +133,11 @@ func (s *consoleSearch) next(lines []string, rest string) (int, error) {
 	before := len(s.text)
 	ends := make([]int, 0, len(all)) // of each line in the text
 	for _, line := range all[:min(found+1, len(all))] {
-		s.text = append(s.text, []rune(line)...)
+		s.text = append(s.text, line...)
 		ends = append(ends, len(s.text))
 	}
 	begin := time.Now()
-	together, err := s.re.SearchRunes(s.text)
+	together, err := s.re.SearchBytes(s.text)
 	switch {
 	case err != nil:
 		return 0, err
@@ -156,7 +160,7 @@ func (s *consoleSearch) earliest(ends []int) (int, error) {
 	low, high := 0, len(ends)-1 // the last line that is needed
 	for low < high {
 		middle := (low + high) / 2
-		ok, err := s.re.SearchRunes(s.text[:ends[middle]])
+		ok, err := s.re.SearchBytes(s.text[:ends[middle]])
 		if err != nil {
 			return 0, err
 		}

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"vm-prebuild/testrun/efivars"
 )
@@ -81,20 +82,22 @@ func (g *Guest) writeEFI(s *efivars.Store) error {
 	return nil
 }
 
-// DumpEFIVars reports the UEFI variables of a machine that does not run.
-func (g *Guest) DumpEFIVars() error {
+// DumpEFIVars describes the UEFI variables of a machine that does not run, a
+// line each.
+func (g *Guest) DumpEFIVars() (string, error) {
 	variables, err := g.ReadEFIVars()
 	if err != nil {
-		return err
+		return "", err
 	}
-	for _, v := range variables {
+	lines := make([]string, len(variables))
+	for i, v := range variables {
 		const most = 64 // bytes of data
 		data, more := v.Data, ""
 		if len(data) > most {
 			data, more = data[:most], "…"
 		}
-		g.Bus.Say(g.Machine.Name(), fmt.Sprintf("EFI variable %v %s: attributes %#x, %d bytes %s%s",
-			v.GUID, v.Name, uint32(v.Attributes), len(v.Data), hex.EncodeToString(data), more))
+		lines[i] = fmt.Sprintf("%v %s: attributes %#x, %d bytes %s%s",
+			v.GUID, v.Name, uint32(v.Attributes), len(v.Data), hex.EncodeToString(data), more)
 	}
-	return nil
+	return strings.Join(lines, "\n"), nil
 }

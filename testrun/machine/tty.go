@@ -1,11 +1,12 @@
 package machine
 
 import (
+	"bytes"
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"strconv"
-	"strings"
 	"time"
 
 	"vm-prebuild/testrun/pyregexp"
@@ -66,16 +67,13 @@ func (g *Guest) waitForChange(ctx context.Context, c change) error {
 		return Errorf(g.Machine.Name(), "%w", err)
 	}
 	start := time.Now()
-	// The guest tells of a change by its checksum: a terminal shows bytes that
-	// are no text.
-	const body = `new=$(look)
-sum=$(printf %s "$new" | cksum)
-if [ "$sum" != "$seen" ]; then printf '%s\n%s\n%s' "$sum" "${new##*x}" "${new%x*}"; exit 0; fi`
-	look := "look() { bash -c " + Quote("set -euo pipefail; "+c.command) + "; echo x$?; }"
+	const body = `new=$(look | base64 -w 0)
+if [ "$new" != "$seen" ]; then printf %s "$new"; exit 0; fi`
+	look := "look() { bash -c " + Quote("set -euo pipefail; "+c.command) + "; echo =$?; }"
 	seen := ""
 	for {
-		code := fmt.Sprintf("set +e\n%s\nseen=%s\n%s", look, Quote(seen), body)
-		output, err := g.poll(ctx, c.timeout-time.Since(start), code)
+		code := fmt.Sprintf("set +e\n%s\nseen=%s\n%s", look, seen, body)
+		encoded, err := g.poll(ctx, c.timeout-time.Since(start), code)
 		var late *AssertionError
 		switch {
 		case errors.As(err, &late) && time.Since(start) > c.timeout-time.Second/2:
@@ -83,18 +81,43 @@ if [ "$sum" != "$seen" ]; then printf '%s\n%s\n%s' "$sum" "${new##*x}" "${new%x*
 		case err != nil:
 			return err
 		}
-		sum, output, _ := strings.Cut(output, "\n")
-		status, output, _ := strings.Cut(output, "\n")
-		number, err := strconv.Atoi(status)
+		output, status, err := splitStatus(encoded)
 		if err != nil {
-			return Errorf(g.Machine.Name(), "exit code of `%s`: %w", c.command, err)
+			return Errorf(g.Machine.Name(), "output of `%s`: %w", c.command, err)
 		}
-		if ok, err := g.matches(c, re, number, output); ok || err != nil {
+		if ok, err := g.matches(c, re, status, text(output)); ok || err != nil {
 			return err
 		}
-		seen = sum
+		if seen = encoded; len(seen) > maxSeen {
+			seen = "" // too long for a command: then every output is news
+		}
 	}
 }
+
+// splitStatus takes an output in base64 and the exit status behind it apart.
+func splitStatus(encoded string) (output []byte, status int, err error) {
+	all, err := base64.StdEncoding.DecodeString(encoded)
+	if err != nil {
+		return nil, 0, err
+	}
+	all = bytes.TrimSuffix(all, []byte("\n"))
+	// The status has at most three digits; output need not end in a line feed.
+	at := len(all)
+	for at > 0 && len(all)-at < 4 && all[at-1] != statusMark {
+		at--
+	}
+	if at == 0 || all[at-1] != statusMark {
+		return nil, 0, errors.New("no exit status behind it")
+	}
+	status, err = strconv.Atoi(string(all[at:]))
+	return all[:at-1], status, err
+}
+
+// maxSeen bounds the part of a command that tells what is known already.
+const maxSeen = 64 << 10
+
+// statusMark is what comes between an output and its exit status.
+const statusMark = '='
 
 // matches looks at one output of c.command.
 func (g *Guest) matches(c change, re *pyregexp.Regexp, status int, output string) (bool, error) {

@@ -143,38 +143,6 @@ func (g *Guest) WaitForFile(ctx context.Context, name string, timeout time.Durat
 	return g.waitTest(ctx, fmt.Sprintf("waiting for file '%s'", name), "test -e "+name, timeout)
 }
 
-// tcpOpen tries one connection. A host that drops packets cannot hold it up
-// for longer than 5 s.
-func tcpOpen(addr string, port int) string {
-	return fmt.Sprintf("timeout 5 nc -z %s %d", Quote(addr), port)
-}
-
-// tcpOpenHere tries a connection to the guest itself, where nothing drops
-// packets; bash can do that without another program.
-func tcpOpenHere(port int) string {
-	return fmt.Sprintf("{ : </dev/tcp/127.0.0.1/%d || : </dev/tcp/::1/%[1]d; }", port)
-}
-
-// WaitForOpenPort waits until a TCP port of addr, seen from the guest, accepts
-// connections.
-func (g *Guest) WaitForOpenPort(ctx context.Context, addr string, port int, timeout time.Duration) error {
-	test := tcpOpen(addr, port)
-	if addr == "localhost" {
-		test = tcpOpenHere(port)
-	}
-	return g.waitTest(ctx, fmt.Sprintf("waiting for TCP port %d on %s", port, addr), test, timeout)
-}
-
-// WaitForClosedPort waits until a TCP port of addr, seen from the guest, does
-// not accept connections.
-func (g *Guest) WaitForClosedPort(ctx context.Context, addr string, port int, timeout time.Duration) error {
-	test := "! " + tcpOpen(addr, port)
-	if addr == "localhost" {
-		test = "! " + tcpOpenHere(port) + " && " + test // a bash without /dev/tcp would find all closed
-	}
-	return g.waitTest(ctx, fmt.Sprintf("waiting for TCP port %d on %s to be closed", port, addr), test, timeout)
-}
-
 // Sleep lets d pass on the guest's clock.
 func (g *Guest) Sleep(ctx context.Context, d time.Duration) error {
 	_, err := g.Succeed(ctx, []string{"sleep " + strconv.FormatFloat(d.Seconds(), 'f', -1, 64)}, 0)

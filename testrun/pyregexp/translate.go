@@ -11,15 +11,22 @@ import (
 // fromZero is a repetition without a lower bound, which .NET takes literally.
 var fromZero = regexp.MustCompile(`^\{,[0-9]+\}`)
 
+// leadingZero is a repetition that Go takes literally.
+var leadingZero = regexp.MustCompile(`^\{[0-9,]*0[0-9]`)
+
 // translate rewrites an expression of Python for regexp2:
 //   - named groups become numbered ones, since .NET counts them after all
 //     others and Python does not: (?P<n>…), (?P=n), (?(n)…|…);
 //   - \Z, the end of the text, is \z;
 //   - [ in a class has no meaning in Python, and begins a subtraction in .NET;
 //   - {,n} is {0,n};
+//   - \d, \w and \s are spelled out;
 //   - the flag u is the default, and a has no counterpart: it is ignored.
-func translate(source string) (string, error) {
-	t := translator{rest: source, groups: map[string]int{}}
+//
+// With linear set it is for Go's regexp: what means something else there is
+// rewritten, too, or is an error.
+func translate(source string, linear bool) (string, error) {
+	t := translator{rest: source, groups: map[string]int{}, linear: linear}
 	for t.rest != "" {
 		if err := t.step(); err != nil {
 			return "", err
@@ -34,7 +41,11 @@ type translator struct {
 	flags  string // global flags, which Python takes only at the beginning
 	count  int    // capturing groups so far
 	groups map[string]int
+	linear bool
 }
+
+// errBacktracks says that Go's regexp would match something else.
+var errBacktracks = errors.New("not for a linear search")
 
 // keep copies the next n bytes.
 func (t *translator) keep(n int) {
@@ -51,12 +62,25 @@ func (t *translator) put(s string, n int) {
 func (t *translator) step() error {
 	switch t.rest[0] {
 	case '\\':
-		return t.escape()
+		return t.escape(false)
+	case '$':
+		if t.linear {
+			// At the end, and before a line feed there, which nothing else may
+			// want then.
+			if strings.Trim(t.rest[1:], ")") != "" {
+				return errBacktracks
+			}
+			t.put(`(?:\n?\z)`, 1)
+			return nil
+		}
 	case '[':
 		return t.class()
 	case '(':
 		return t.group()
 	case '{':
+		if t.linear && leadingZero.MatchString(t.rest) {
+			return errBacktracks
+		}
 		if fromZero.MatchString(t.rest) {
 			t.put("{0", 1)
 			return nil
@@ -66,7 +90,13 @@ func (t *translator) step() error {
 	return nil
 }
 
-func (t *translator) escape() error {
+func (t *translator) escape(inClass bool) error {
+	if len(t.rest) > 1 {
+		done, err := t.unicodeClass(inClass)
+		if done || err != nil {
+			return err
+		}
+	}
 	switch {
 	case len(t.rest) < 2:
 		return errors.New("bad escape (end of pattern)")
@@ -80,6 +110,30 @@ func (t *translator) escape() error {
 		t.keep(2)
 	}
 	return nil
+}
+
+// unicodeClass translates \d, \w and \s, which are of ASCII only in Go, and a
+// few characters less or more in .NET.
+func (t *translator) unicodeClass(inClass bool) (done bool, err error) {
+	c := t.rest[1]
+	members, ok := map[byte]string{
+		'd': `\p{Nd}`,
+		'w': `\p{L}\p{N}_`,
+		's': `\t-\r\x1c-\x20\x85\p{Z}`,
+	}[c|0x20]
+	switch {
+	case t.linear && (c == 'b' || c == 'B' || ok && inClass && c&0x20 == 0):
+		return false, errBacktracks
+	case !ok || inClass && c&0x20 == 0:
+		return false, nil
+	case inClass:
+		t.put(members, 2)
+	case c&0x20 == 0:
+		t.put("[^"+members+"]", 2)
+	default:
+		t.put("["+members+"]", 2)
+	}
+	return true, nil
 }
 
 // character translates \UXXXXXXXX.
@@ -114,7 +168,7 @@ func (t *translator) class() error {
 		case '[':
 			t.put(`\[`, 1)
 		case '\\':
-			if err := t.escape(); err != nil {
+			if err := t.escape(true); err != nil {
 				return err
 			}
 		default:
@@ -182,6 +236,9 @@ func (t *translator) option() error {
 	given := t.rest[2:end]
 	if strings.Contains(given, "L") {
 		return errors.New("flag L is not supported")
+	}
+	if t.linear && strings.ContainsAny(given, "mx") {
+		return errBacktracks
 	}
 	flags := strings.TrimSuffix(strings.NewReplacer("a", "", "u", "").Replace(given), "-")
 	switch {

@@ -143,6 +143,23 @@ func (c *console) step(position, column int) {
 // have something to say: a guest that panics tells QEMU of it first.
 const consoleGrace = 2 * time.Second
 
+// outlive is bind with some time between the end of the process and that of the
+// context.
+func (p *process) outlive(ctx context.Context, grace time.Duration) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(p.ctx, func() {
+		select {
+		case <-time.After(grace):
+			cancel(p.death())
+		case <-ctx.Done():
+		}
+	})
+	return ctx, func() {
+		stop()
+		cancel(nil)
+	}
+}
+
 // FollowConsole implements machine.ConsoleFollower.
 func (m *Machine) FollowConsole(ctx context.Context, f func(lines []string, rest string) (int, error)) error {
 	p, c := m.latestConsole()
@@ -150,20 +167,11 @@ func (m *Machine) FollowConsole(ctx context.Context, f func(lines []string, rest
 		_, err := m.live() // says that it does not run
 		return err
 	}
-	stop := func() bool { return true }
 	if p != nil {
-		var cancel context.CancelCauseFunc
-		ctx, cancel = context.WithCancelCause(ctx)
-		defer cancel(nil)
-		stop = context.AfterFunc(p.ctx, func() {
-			select {
-			case <-time.After(consoleGrace):
-				cancel(p.death())
-			case <-ctx.Done():
-			}
-		})
+		var unbind func()
+		ctx, unbind = p.outlive(ctx, consoleGrace)
+		defer unbind()
 	}
-	defer stop()
 	err := c.follow(ctx, f)
 	if !errors.Is(err, errConsoleEnded) {
 		return err

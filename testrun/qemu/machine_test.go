@@ -32,6 +32,13 @@ const firmware = `exec qemu-system-x86_64 -machine accel=kvm:tcg -cpu max -m 32 
 // newMachine returns a machine whose start script has the given body.
 func newMachine(t *testing.T, body string, bootTimeout time.Duration) *qemu.Machine {
 	t.Helper()
+	m, _ := newGuest(t, body, bootTimeout)
+	return m
+}
+
+// newGuest returns such a machine, also as a script sees it.
+func newGuest(t *testing.T, body string, bootTimeout time.Duration) (*qemu.Machine, *machine.Guest) {
+	t.Helper()
 	if _, err := exec.LookPath("qemu-system-x86_64"); err != nil {
 		if os.Getenv("CI") != "" {
 			t.Fatal(err)
@@ -47,6 +54,9 @@ func newMachine(t *testing.T, body string, bootTimeout time.Duration) *qemu.Mach
 	if err := os.WriteFile(script, []byte("#!/bin/sh\n"+body+"\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.Mkdir(filepath.Join(dir, "shared"), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	r, err := reaper.Start()
 	if err != nil {
 		t.Fatal(err)
@@ -55,14 +65,14 @@ func newMachine(t *testing.T, body string, bootTimeout time.Duration) *qemu.Mach
 	m := qemu.New(qemu.Config{
 		Name:        "unit",
 		Command:     startcommand.Command{Script: script},
-		Dirs:        machine.Dirs{State: filepath.Join(dir, "state"), Shared: dir, Out: dir},
+		Dirs:        machine.Dirs{State: filepath.Join(dir, "state"), Shared: filepath.Join(dir, "shared"), Out: dir},
 		ForceTCG:    true,
 		BootTimeout: bootTimeout,
 		Bus:         event.NewBus(),
 		Reaper:      r,
 	})
 	t.Cleanup(func() { _ = m.Release() })
-	return m
+	return m, &machine.Guest{Machine: m, Bus: event.NewBus()}
 }
 
 func started(t *testing.T) *qemu.Machine {
