@@ -34,6 +34,7 @@ setup:
 build:
 	CGO_ENABLED=1 $(GO) build $(STATIC) -o $(BIN)/ $(addprefix ./cmd/,$(TOOLS))
 	ln -sf nixos-test-run $(BIN)/nixos-test-driver
+	ln -sf nixos-test-run $(BIN)/generate-driver-symbols
 
 lint: $(LINT_BIN)
 	$(GO) vet ./...
@@ -46,7 +47,7 @@ $(LINT_BIN):
 
 # Fuzz targets run their seeds here; "make soak" lets them search.
 unit: setup
-	$(GO) test -timeout 10m $$($(GO) list ./... | grep -v /cmd/e2e)
+	$(GO) test -timeout 10m $$($(GO) list ./... | grep -v -e /cmd/e2e -e /examples/gotest)
 
 # The example's tests, prebuilt.
 prebuilt: setup

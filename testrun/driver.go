@@ -36,6 +36,7 @@ type driver struct {
 	dirs   directories
 	env    []string // of the machines, beside the script's own: VLAN sockets
 	vlans  []vlan.Switch
+	ssh    *sshBackdoor // nil for none
 	kvm    accel.Result
 	reader *ocr.Engine
 
@@ -86,6 +87,9 @@ func newDriver(ctx context.Context, cfg Config, bus *event.Bus, serial *atomic.B
 	if err := d.startVLANs(ctx); err != nil {
 		return nil, err
 	}
+	if err := d.openSSHBackdoor(ctx); err != nil {
+		return nil, err
+	}
 	if d.kvm = <-probed; !d.kvm.KVM {
 		text := "KVM cannot be used: " + d.kvm.Reason + "; the machines run under TCG, which is many times slower"
 		if d.kvm.Hint != "" {
@@ -94,7 +98,7 @@ func newDriver(ctx context.Context, cfg Config, bus *event.Bus, serial *atomic.B
 		bus.Log(event.Warning, "", text)
 	}
 	for _, m := range cfg.Machines {
-		if _, err := d.addMachine(m.Name, m.Command, cfg.KeepState); err != nil {
+		if _, err := d.addMachine(m.Name, d.ssh.attach(m.Name, m.Command), cfg.KeepState); err != nil {
 			return nil, err
 		}
 	}
@@ -182,10 +186,11 @@ func (d *driver) guest(m machine.Machine, env script.Environment) *machine.Guest
 	all = append(all[:len(all):len(all)], d.env...)
 	all = append(all, machineEnv+"="+m.Name())
 	return &machine.Guest{
-		Machine: m,
-		Bus:     d.bus,
-		Boot:    machine.StartOptions{Env: all},
-		Reader:  d.reader,
+		Machine:    m,
+		Bus:        d.bus,
+		Boot:       machine.StartOptions{Env: all},
+		SSHCommand: d.ssh.command(m.Name()),
+		Reader:     d.reader,
 	}
 }
 
@@ -198,9 +203,14 @@ func (d *driver) session() script.Session {
 		TmpDir:     d.dirs.tmp,
 		Bus:        d.bus,
 		Caller:     d,
+		KeepGoing:  d.cfg.KeepGoing,
+		Subtest:    d.cfg.Subtest,
+		DebugHook:  d.cfg.DebugHook,
 	}
 	for _, m := range d.cfg.Machines {
-		s.Machines = append(s.Machines, info(d.machines[m.Name]))
+		i := info(d.machines[m.Name])
+		i.StartCommand = m.Command.String()
+		s.Machines = append(s.Machines, i)
 	}
 	return s
 }
@@ -251,7 +261,7 @@ func (d *driver) syncDisks(ctx context.Context) error {
 		if !g.Up() {
 			return nil
 		}
-		_, _, err := g.Execute(ctx, "sync", time.Minute, true)
+		_, err := g.Execute(ctx, "sync", time.Minute, true)
 		return err
 	})
 }
@@ -274,6 +284,7 @@ func (d *driver) close() error {
 		for _, s := range d.vlans {
 			errs = append(errs, d.closeVLAN(s))
 		}
+		errs = append(errs, d.ssh.close())
 		d.reaper.Close()
 		errs = append(errs, d.dirs.release())
 		return errors.Join(errs...)
@@ -292,21 +303,13 @@ type directories struct {
 // those who share /tmp.
 const ownDirectory = "hint: set XDG_RUNTIME_DIR or TMPDIR to a writable directory of your own"
 
-// claimDirectories takes $XDG_RUNTIME_DIR, else the directory for temporary
-// files, as nixpkgs' driver does. A second driver of the same user at the same
+// claimDirectories takes the runtime directory. A second driver of the same user at the same
 // time gets a directory of its own inside; with keepState it is refused, as it
 // would find other machines' states than it expects.
 func claimDirectories(keepState bool) (directories, error) {
-	base := os.Getenv("XDG_RUNTIME_DIR")
-	if base == "" {
-		base = os.TempDir()
-	}
-	base, err := filepath.Abs(base)
+	base, err := makeRuntimeDirectory()
 	if err != nil {
 		return directories{}, err
-	}
-	if err := os.MkdirAll(base, 0o700); err != nil {
-		return directories{}, fmt.Errorf("runtime directory: %w\n%s", err, ownDirectory)
 	}
 	d := directories{tmp: base}
 	lockPath := filepath.Join(base, fmt.Sprintf(".nixos-test-run-%d.lock", os.Getuid()))

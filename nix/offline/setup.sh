@@ -14,7 +14,7 @@ version=$(cat "$here/cache-version")
 # benchmarks make file systems with.
 packages="nix-bin ca-certificates git
 bash-static busybox-static
-qemu-system-x86 qemu-utils vde2 python3
+qemu-system-x86 qemu-utils vde2 python3 mypy pyflakes3
 jq gcc libc6-dev cpio kmod binutils
 debootstrap erofs-utils e2fsprogs btrfs-progs xfsprogs xz-utils tcpdump"
 

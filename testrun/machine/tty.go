@@ -19,13 +19,13 @@ func ttyText(tty string) string {
 
 // TTYText returns what the virtual terminal of the given number shows.
 func (g *Guest) TTYText(ctx context.Context, tty string) (string, error) {
-	_, output, err := g.run(ctx, ttyText(tty), DefaultTimeout)
-	return text(output), err
+	r, err := g.run(ctx, ttyText(tty), DefaultTimeout)
+	return text(r.Stdout), err
 }
 
 // DumpTTYContents writes what a virtual terminal shows to the guest's journal.
 func (g *Guest) DumpTTYContents(ctx context.Context, tty string) error {
-	_, _, err := g.run(ctx, fmt.Sprintf("fold -w 80 /dev/vcs%s | systemd-cat", tty), DefaultTimeout)
+	_, err := g.run(ctx, fmt.Sprintf("fold -w 80 /dev/vcs%s | systemd-cat", tty), DefaultTimeout)
 	return err
 }
 
@@ -73,9 +73,9 @@ sum=$(printf %s "$new" | cksum)
 if [ "$sum" != "$seen" ]; then printf '%s\n%s\n%s' "$sum" "${new##*x}" "${new%x*}"; exit 0; fi`
 	look := "look() { bash -c " + Quote("set -euo pipefail; "+c.command) + "; echo x$?; }"
 	seen := ""
-	for rest := time.Duration(0); ; rest = min(rest+20*time.Millisecond, time.Second/4) {
-		setup := fmt.Sprintf("set +e\n%s\nseen=%s\nsleep %.2f", look, Quote(seen), rest.Seconds())
-		output, err := g.poll(ctx, c.timeout-time.Since(start), setup, body)
+	for {
+		code := fmt.Sprintf("set +e\n%s\nseen=%s\n%s", look, Quote(seen), body)
+		output, err := g.poll(ctx, c.timeout-time.Since(start), code)
 		var late *AssertionError
 		switch {
 		case errors.As(err, &late) && time.Since(start) > c.timeout-time.Second/2:
@@ -85,11 +85,11 @@ if [ "$sum" != "$seen" ]; then printf '%s\n%s\n%s' "$sum" "${new##*x}" "${new%x*
 		}
 		sum, output, _ := strings.Cut(output, "\n")
 		status, output, _ := strings.Cut(output, "\n")
-		code, err := strconv.Atoi(status)
+		number, err := strconv.Atoi(status)
 		if err != nil {
 			return Errorf(g.Machine.Name(), "exit code of `%s`: %w", c.command, err)
 		}
-		if ok, err := g.matches(c, re, code, output); ok || err != nil {
+		if ok, err := g.matches(c, re, number, output); ok || err != nil {
 			return err
 		}
 		seen = sum
@@ -111,12 +111,12 @@ func (g *Guest) matches(c change, re *pyregexp.Regexp, status int, output string
 // lastLook is the end of a wait whose time is over.
 func (g *Guest) lastLook(ctx context.Context, start time.Time, c change, re *pyregexp.Regexp) error {
 	const limit = 10 * time.Second // for a guest that has not answered in time
-	status, output, err := g.run(ctx, c.command, limit)
+	r, err := g.run(ctx, c.command, limit)
 	if err != nil {
 		return err
 	}
-	g.Bus.Say(g.Machine.Name(), c.last(text(output)))
-	if ok, err := g.matches(c, re, status, text(output)); ok || err != nil {
+	g.Bus.Say(g.Machine.Name(), c.last(text(r.Stdout)))
+	if ok, err := g.matches(c, re, r.Status, text(r.Stdout)); ok || err != nil {
 		return err
 	}
 	return timedOut(start, c.timeout)

@@ -1,6 +1,9 @@
 // Package report holds the sinks that turn the events of a test into something
-// to read: [Terminal] for people, [JUnit] for CI. A sink implements
-// event.Sink.
+// to read: [Terminal], [XMLLog] and [JUnit] in the formats of nixpkgs' driver,
+// [JSONLines] for programs and [SerialDir] for a console at a time. The page
+// for people is package page. A sink implements event.Sink; its constructor
+// opens its file, so that a report that cannot be written is known before any
+// machine boots.
 package report
 
 import (
@@ -45,17 +48,25 @@ func (t *Terminal) Handle(r event.Record) {
 		default:
 			t.line(from(e.Machine), e.Text)
 		}
+	case event.Output:
+		if t.level <= event.Debug {
+			t.line("", t.paint(dim, from(e.Machine)+printable(e.Text)))
+		}
 	case event.BlockOpen:
 		t.line(from(e.Machine), t.paint(bright+green, e.Text))
 	case event.BlockClose:
 		if e.Failure == "" {
-			t.line(from(e.Machine), fmt.Sprintf("(finished: %s, in %.2f seconds)", e.Text, e.Duration.Seconds()))
+			t.line(from(e.Machine), finished(e))
 		}
 	case event.Serial:
 		if t.serial() {
 			t.line("", t.paint(dim, e.Machine+" # "+printable(e.Text)))
 		}
 	case event.TestFailure:
+		// No level hides what has failed.
+		if e.Subtest != "" {
+			t.line(t.paint(red, "!!! "), printable(fmt.Sprintf("subtest %q failed; the test goes on", e.Subtest)))
+		}
 		for _, l := range e.Lines {
 			t.line(t.paint(red, "!!! "), printable(l))
 		}
