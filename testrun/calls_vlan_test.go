@@ -144,7 +144,11 @@ func TestVLANCallsNeedTheHub(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.Close()
+	defer func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
 	d := &driver{bus: event.NewBus(), vlans: []vlan.Switch{s}}
 	for method := range vlanCalls {
 		if _, err := call(t, d, method, `{"vlan": 1}`); err == nil || !strings.Contains(err.Error(), "VLAN 1 is a vde_switch: ") || !strings.Contains(err.Error(), "\nhint: ") {

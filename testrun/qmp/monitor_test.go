@@ -18,6 +18,22 @@ import (
 	"vm-prebuild/testrun/qmp"
 )
 
+// What go-qemu's SocketMonitor does wrong, and where it is tested that a Monitor
+// does not, with fakes here and with QEMU in qemu_test.go:
+//
+//   - a reply over 64 KiB ends it: TestReplyOfAnySize, TestQEMU
+//   - events that nobody reads hang all calls: TestUnreadEventsHoldNothingUp, TestGoQEMUDomain
+//   - the context of Events is ignored: TestSubscriptionEndsWithItsContext
+//   - Connect hangs behind another client or on a stopped QEMU: TestNoGreeting,
+//     TestSecondClientOfQEMU, TestClientOfAStoppedQEMU
+//   - calls know no deadline, and QEMU's end hangs them: TestLateReplyIsDropped,
+//     TestPeerThatDoesNotRead, TestStoppedAndKilledQEMU, TestEndOfConnectionWakesEverybody
+//   - one command at a time, without ids: TestRepliesInAnyOrder
+//   - replies share a buffer: TestRepliesAreNotShared
+//   - the class of an error is lost, an end looks like bad JSON: TestErrorKeepsItsClass,
+//     TestEndOfConnectionWakesEverybody
+//   - events behind the handshake may be lost: TestEventsBehindHandshakeAreKept
+
 func TestReplyOfAnySize(t *testing.T) {
 	text := strings.Repeat("x", 4<<20)
 	m, _ := newMonitor(t, func(p *peer) {
