@@ -5,6 +5,7 @@ import (
 	"errors"
 	"sync"
 
+	"vm-prebuild/testrun/event"
 	"vm-prebuild/testrun/machine"
 	"vm-prebuild/testrun/script"
 	"vm-prebuild/testrun/startcommand"
@@ -47,6 +48,9 @@ var testCalls = map[string]driverCall{
 		m, err := d.addMachine(a.Name, command, a.Keep)
 		if err != nil {
 			return nil, err
+		}
+		if d.ssh != nil {
+			d.bus.Log(event.Warning, a.Name, "the SSH backdoor does not reach machines of create_machine")
 		}
 		return info(m), nil
 	},

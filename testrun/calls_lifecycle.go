@@ -2,8 +2,6 @@ package testrun
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
 
 	"vm-prebuild/testrun/machine"
 	"vm-prebuild/testrun/script"
@@ -42,29 +40,8 @@ var lifeCycleCalls = map[string]machineCall{
 	"is_up": func(_ context.Context, g *machine.Guest, _ script.Request) (any, error) {
 		return g.Up(), nil
 	},
-	"get_attribute": func(_ context.Context, g *machine.Guest, r script.Request) (any, error) {
-		a, err := attributeArgs(r)
-		if err != nil {
-			return nil, err
-		}
-		switch a.Name {
-		case "booted":
-			return g.Machine.Running(), nil
-		case "connected":
-			return g.Connected(), nil
-		}
-		return nil, fmt.Errorf("machine %q: attribute %q cannot be read", g.Machine.Name(), a.Name)
-	},
-	"set_attribute": func(_ context.Context, g *machine.Guest, r script.Request) (any, error) {
-		a, err := attributeArgs(r)
-		if err != nil {
-			return nil, err
-		}
-		if a.Name == "connected" && string(a.Value) == "false" {
-			return none, g.Disconnect()
-		}
-		return nil, fmt.Errorf("machine %q: attribute %q cannot be set to %s", g.Machine.Name(), a.Name, a.Value)
-	},
+	"get_attribute": getAttribute,
+	"set_attribute": setAttribute,
 	"send_monitor_command": func(ctx context.Context, g *machine.Guest, r script.Request) (any, error) {
 		var a struct{ Command string }
 		if err := r.Decode(&a); err != nil {
@@ -78,15 +55,4 @@ func plain(f func(*machine.Guest, context.Context) error) machineCall {
 	return func(ctx context.Context, g *machine.Guest, _ script.Request) (any, error) {
 		return none, f(g, ctx)
 	}
-}
-
-type attribute struct {
-	Name  string
-	Value json.RawMessage
-}
-
-func attributeArgs(r script.Request) (attribute, error) {
-	var a attribute
-	err := r.Decode(&a)
-	return a, err
 }

@@ -68,14 +68,24 @@ func TestBadConfig(t *testing.T) {
 	tests := []struct{ name, text, want string }{
 		{"empty", "", "config.json:1:1: unexpected end of JSON input"},
 		{"malformed", config("[1, 2]", "[1, 2"), "config.json:8:"},
-		{"wrong type", config("[1, 2]", `"1 2"`), "config.json:7:"},
+		{"not an object", "[]", "config.json:1:1: found the list [], expected an object"},
+		{"wrong type", config("[1, 2]", `"1 2"`), `config.json:7:12: key "vlans": found the string "1 2", expected a list with a whole number in each place`},
+		{"wrong type in a list", config("[1, 2]", `[1, "2"]`), `config.json:7:12: key "vlans": found the list [1, "2"], expected`},
+		{"fraction", config("[1, 2]", `[1.5]`), `config.json:7:12: key "vlans": found the list [1.5], expected`},
+		{"null", config("[1, 2]", `null`), `config.json:7:12: key "vlans": found null, expected a list`},
+		{"word for a flag", config("false", `"no"`), `key "enable_ssh_backdoor": found the string "no", expected true or false`},
+		{"number for a path", config(`"/nix/store/x-script"`, "7"), `key "test_script": found 7, expected a string`},
+		{"machines in a list", config(`"containers": {}`, `"vms": [{}], "containers": {}`), `key "vms": found the list [{}], expected an object`},
+		{"machine that is a path", config(`"vms": {`, `"vms": {"x": "/run-x-vm",`), `config.json:2:16: key "vms.x": found the string "/run-x-vm", expected an object`},
+		{"start script that is a number", config(`"vms": {`, `"vms": {"x": {"start_script": 1},`), `key "vms.x.start_script": found 1, expected a string`},
+		{"start script without a path", config(`"vms": {`, `"vms": {"x": {"start_script": ""},`), `machine "x": the path of the start script is empty`},
 		{"missing key", config(`"test_script"`, `"tset_script"`), `key "test_script" is missing`},
-		{"time-out of another kind", config("3600", "true"), "global_timeout: true is neither"},
+		{"time-out of another kind", config("3600", "true"), `config.json:8:21: key "global_timeout": found true, expected a number of seconds or a duration such as "PT1H"`},
+		{"no time-out", config("3600", "null"), `key "global_timeout": found null, expected a number of seconds`},
 		{"time-out in words", config("3600", `"an hour"`), `"an hour" is not a duration`},
 		{"negative time-out", config("3600", "-1"), "out of range"},
 		{"endless time-out", config("3600", "1e300"), "out of range"},
 		{"container", config(`"containers": {}`, `"containers": {"c": {"name": "c", "start_script": "/x"}}`), `"c" is a container`},
-		{"ssh backdoor", config("false", "true"), "no SSH backdoor"},
 		{"machine without script", config("start_script", "script"), "has no start_script"},
 		{"machine name that leaves the directory", config(`"server":`, `"../x":`), `machine name "../x" is not a host name`},
 		{"VLAN twice", config("[1, 2]", "[1, 1]"), "VLAN 1 is listed twice"},
@@ -99,6 +109,11 @@ func TestBadConfig(t *testing.T) {
 				t.Errorf("error %q, want the file and %q", err, test.want)
 			}
 		})
+	}
+	for _, text := range []string{config("[1, 2]", `"x"`), config("3600", "[]")} {
+		if _, err := parseConfig("config.json", []byte(text)); err == nil || strings.Contains(err.Error(), "Go ") || strings.Contains(err.Error(), "testrun.") {
+			t.Errorf("error %v, want one in words", err)
+		}
 	}
 	if _, err := ReadConfig("/nonexistent"); err == nil || !strings.Contains(err.Error(), "/nonexistent: no such file or directory\nhint: ") {
 		t.Errorf("%v", err)

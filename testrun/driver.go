@@ -36,8 +36,12 @@ type driver struct {
 	dirs   directories
 	env    []string // of the machines, beside the script's own: VLAN sockets
 	vlans  []vlan.Switch
+	ssh    *sshBackdoor // nil for none
 	kvm    accel.Result
 	reader *ocr.Engine
+
+	seed    uint64 // of the VLANs' faults
+	logSeed sync.Once
 
 	stopTimer func()
 
@@ -51,19 +55,29 @@ func newDriver(ctx context.Context, cfg Config, bus *event.Bus, serial *atomic.B
 	if cfg.BootTimeout == 0 {
 		cfg.BootTimeout = DefaultBootTimeout
 	}
-	r, err := reaper.Start()
+	seed, err := faultSeed()
 	if err != nil {
 		return nil, err
 	}
-	d := &driver{cfg: cfg, bus: bus, serial: serial, reaper: r, reader: ocr.New(readers()), machines: map[string]machine.Machine{}, stopTimer: func() {}}
+	dirs, err := claimDirectories(cfg.KeepState)
+	if err != nil {
+		return nil, err
+	}
+	var held []*os.File
+	if dirs.lock != nil {
+		// The next driver finds nothing of this one, however it ends.
+		held = append(held, dirs.lock)
+	}
+	r, err := reaper.Start(held...)
+	if err != nil {
+		return nil, errors.Join(err, dirs.release())
+	}
+	d := &driver{cfg: cfg, seed: seed, bus: bus, serial: serial, reaper: r, dirs: dirs, reader: ocr.New(readers()), machines: map[string]machine.Machine{}, stopTimer: func() {}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.close())
 		}
 	}()
-	if d.dirs, err = claimDirectories(cfg.KeepState); err != nil {
-		return nil, err
-	}
 	if d.dirs.private {
 		r.RemoveAtDeath(d.dirs.tmp)
 	}
@@ -71,6 +85,9 @@ func newDriver(ctx context.Context, cfg Config, bus *event.Bus, serial *atomic.B
 	probed := make(chan accel.Result, 1)
 	go func() { probed <- accel.Probe(ctx) }()
 	if err := d.startVLANs(ctx); err != nil {
+		return nil, err
+	}
+	if err := d.openSSHBackdoor(ctx); err != nil {
 		return nil, err
 	}
 	if d.kvm = <-probed; !d.kvm.KVM {
@@ -81,7 +98,7 @@ func newDriver(ctx context.Context, cfg Config, bus *event.Bus, serial *atomic.B
 		bus.Log(event.Warning, "", text)
 	}
 	for _, m := range cfg.Machines {
-		if _, err := d.addMachine(m.Name, m.Command, cfg.KeepState); err != nil {
+		if _, err := d.addMachine(m.Name, d.ssh.attach(m.Name, m.Command), cfg.KeepState); err != nil {
 			return nil, err
 		}
 	}
@@ -101,13 +118,6 @@ func (d *driver) startVLANs(ctx context.Context) error {
 		}
 		return nil
 	})
-}
-
-func (d *driver) startVLAN(ctx context.Context, number int, dir string) (vlan.Switch, error) {
-	if d.cfg.VLANBackend == VDESwitch {
-		return vlan.StartProcess(ctx, number, dir, d.reaper.Spawn)
-	}
-	return vlan.Start(number, dir)
 }
 
 // addMachine makes a machine known by its name. One of the same name must not
@@ -174,11 +184,13 @@ func (d *driver) guest(m machine.Machine, env script.Environment) *machine.Guest
 		all = os.Environ()
 	}
 	all = append(all[:len(all):len(all)], d.env...)
+	all = append(all, machineEnv+"="+m.Name())
 	return &machine.Guest{
-		Machine: m,
-		Bus:     d.bus,
-		Boot:    machine.StartOptions{Env: all},
-		Reader:  d.reader,
+		Machine:    m,
+		Bus:        d.bus,
+		Boot:       machine.StartOptions{Env: all},
+		SSHCommand: d.ssh.command(m.Name()),
+		Reader:     d.reader,
 	}
 }
 
@@ -191,9 +203,14 @@ func (d *driver) session() script.Session {
 		TmpDir:     d.dirs.tmp,
 		Bus:        d.bus,
 		Caller:     d,
+		KeepGoing:  d.cfg.KeepGoing,
+		Subtest:    d.cfg.Subtest,
+		DebugHook:  d.cfg.DebugHook,
 	}
 	for _, m := range d.cfg.Machines {
-		s.Machines = append(s.Machines, info(d.machines[m.Name]))
+		i := info(d.machines[m.Name])
+		i.StartCommand = m.Command.String()
+		s.Machines = append(s.Machines, i)
 	}
 	return s
 }
@@ -244,7 +261,7 @@ func (d *driver) syncDisks(ctx context.Context) error {
 		if !g.Up() {
 			return nil
 		}
-		_, _, err := g.Execute(ctx, "sync", time.Minute, true)
+		_, err := g.Execute(ctx, "sync", time.Minute, true)
 		return err
 	})
 }
@@ -265,8 +282,9 @@ func (d *driver) close() error {
 		}
 		wg.Wait()
 		for _, s := range d.vlans {
-			errs = append(errs, s.Close())
+			errs = append(errs, d.closeVLAN(s))
 		}
+		errs = append(errs, d.ssh.close())
 		d.reaper.Close()
 		errs = append(errs, d.dirs.release())
 		return errors.Join(errs...)
@@ -285,21 +303,13 @@ type directories struct {
 // those who share /tmp.
 const ownDirectory = "hint: set XDG_RUNTIME_DIR or TMPDIR to a writable directory of your own"
 
-// claimDirectories takes $XDG_RUNTIME_DIR, else the directory for temporary
-// files, as nixpkgs' driver does. A second driver of the same user at the same
+// claimDirectories takes the runtime directory. A second driver of the same user at the same
 // time gets a directory of its own inside; with keepState it is refused, as it
 // would find other machines' states than it expects.
 func claimDirectories(keepState bool) (directories, error) {
-	base := os.Getenv("XDG_RUNTIME_DIR")
-	if base == "" {
-		base = os.TempDir()
-	}
-	base, err := filepath.Abs(base)
+	base, err := makeRuntimeDirectory()
 	if err != nil {
 		return directories{}, err
-	}
-	if err := os.MkdirAll(base, 0o700); err != nil {
-		return directories{}, fmt.Errorf("runtime directory: %w\n%s", err, ownDirectory)
 	}
 	d := directories{tmp: base}
 	lockPath := filepath.Join(base, fmt.Sprintf(".nixos-test-run-%d.lock", os.Getuid()))

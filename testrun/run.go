@@ -6,24 +6,29 @@ import (
 	"fmt"
 	"io"
 	"os/exec"
-	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"vm-prebuild/testrun/event"
-	"vm-prebuild/testrun/report"
 	"vm-prebuild/testrun/script"
 	"vm-prebuild/testrun/script/python"
+	"vm-prebuild/testrun/script/starlark"
 )
 
 // Options say how to run a test and where its reports go.
 type Options struct {
 	Interactive bool        // offer a prompt instead of running the script
-	Log         io.Writer   // the terminal's log
+	Log         io.Writer   // the terminal's log; nil for none
 	LogLevel    event.Level // of messages in Log
 	Colours     bool        // in Log
-	JUnit       string      // file for a JUnit report, below OutDir; "" for none
+
+	// Reports beside the log; none where empty. Relative names are below OutDir,
+	// but for XMLLog, which is relative to the working directory.
+	XMLLog    string // file in the format of nixpkgs' driver: $LOGFILE
+	JUnit     string // file
+	JSONL     string // file with an event per line
+	HTML      string // file with one page for people
+	SerialDir string // directory for a file per machine with its console
 }
 
 // RunError says how a test ended that did not pass.
@@ -47,56 +52,43 @@ func Run(ctx context.Context, cfg Config, o Options) (err error) {
 	if err := cfg.check(); err != nil {
 		return &ConfigError{Err: err}
 	}
+	if err := cfg.checkOutDir(); err != nil {
+		return err
+	}
 	if !o.Interactive {
 		if err := cfg.checkScript(); err != nil {
 			return err
 		}
 	}
-	var serial atomic.Bool
-	serial.Store(true)
-	sinks := []event.Sink{report.NewTerminal(o.Log, o.LogLevel, o.Colours, serial.Load)}
-	if o.JUnit != "" {
-		file := o.JUnit
-		if !filepath.IsAbs(file) {
-			file = filepath.Join(cfg.OutDir, file)
-		}
-		sinks = append(sinks, report.NewJUnit(file))
-	}
-	bus := event.NewBus(sinks...)
-	defer func() { err = errors.Join(err, bus.Close()) }()
-
-	if !cfg.KeepState {
-		bus.Say("", "Machine state will be reset. To keep it, pass --keep-machine-state")
-	}
-	d, err := newDriver(ctx, cfg, bus, &serial)
+	t, err := open(ctx, cfg, o)
 	if err != nil {
-		bus.Emit(event.TestFinished{Failure: err.Error()})
-		return &RunError{Err: err, code: 3}
+		return err
 	}
-	begin := time.Now()
-	err = d.run(ctx, o.Interactive)
-	err = errors.Join(err, d.close())
-	finished := event.TestFinished{Duration: time.Since(begin)}
+	bus := t.d.bus
+	defer func() { err = errors.Join(err, bus.Close()) }()
+	err = t.d.run(ctx, o.Interactive)
+	// Someone who interrupts a test does not want to wait for it.
+	if err != nil && ctx.Err() == nil && !o.Interactive {
+		t.d.postMortem(ctx, t.page)
+	}
+	err = errors.Join(err, t.d.close())
 	if err == nil {
-		bus.Emit(finished)
+		t.finish(nil)
 		return nil
 	}
 	result := judge(err)
-	finished.Failure = result.Error()
-	bus.Emit(finished)
+	t.finish(result)
 	return result
 }
 
 func (d *driver) run(ctx context.Context, interactive bool) error {
-	interpreter := 0
-	host := python.Host{Python: d.cfg.Python, Start: func(cmd *exec.Cmd) error {
-		err := d.reaper.Spawn(cmd)
-		if err == nil {
-			interpreter = cmd.Process.Pid
+	if table := d.ssh.table(); table != "" {
+		for line := range strings.Lines(table) {
+			d.bus.Say("", strings.TrimSuffix(line, "\n"))
 		}
-		return err
-	}}
-	defer func() { d.reaper.Kill(interpreter) }()
+	}
+	host, end := d.host()
+	defer end()
 	if interactive {
 		return host.Interact(ctx, d.session())
 	}
@@ -111,7 +103,7 @@ func (d *driver) run(ctx context.Context, interactive bool) error {
 	}
 	var failure *script.Failure
 	if errors.As(err, &failure) {
-		d.bus.Emit(event.TestFailure{Lines: failure.Lines})
+		d.bus.Emit(event.TestFailure{Lines: failure.Lines, Script: d.cfg.ScriptPath, Line: failure.Line})
 	} else if err != nil {
 		d.bus.Emit(event.TestFailure{Lines: strings.Split(err.Error(), "\n")})
 	}
@@ -119,6 +111,23 @@ func (d *driver) run(ctx context.Context, interactive bool) error {
 		d.bus.Log(event.Info, "", fmt.Sprintf("test script finished in %.2fs", time.Since(begin).Seconds()))
 	}
 	return err
+}
+
+// host returns what runs the test's script, and a function that ends what it
+// leaves behind.
+func (d *driver) host() (script.Host, func()) {
+	if d.cfg.ScriptLanguage() == Starlark {
+		return starlark.Host{}, func() {}
+	}
+	interpreter := 0
+	host := python.Host{Python: d.cfg.Python, Start: func(cmd *exec.Cmd) error {
+		err := d.reaper.Spawn(cmd)
+		if err == nil {
+			interpreter = cmd.Process.Pid
+		}
+		return err
+	}}
+	return host, func() { d.reaper.Kill(interpreter) }
 }
 
 // judge finds the exit code that belongs to what ended a test.

@@ -12,7 +12,7 @@ import (
 
 func TestMain(m *testing.M) {
 	reaper.Main()
-	testscript.Main(m, map[string]func(){"nixos-test-run": main})
+	testscript.Main(m, map[string]func(){"nixos-test-run": main, "nixos-test-driver": main, generateName: main})
 }
 
 // TestScript has the command lines that need no guest; cmd/e2e has the others.

@@ -5,6 +5,8 @@ package main
 import (
 	"slices"
 
+	"github.com/alecthomas/kong"
+
 	"vm-prebuild/cmd/internal/cli"
 	"vm-prebuild/prebuild"
 )
@@ -46,14 +48,14 @@ func (o nixOptions) nix(out *cli.IO) *prebuild.Nix {
 
 // nixArgs turns the arguments after "--" of commands that call nix into values
 // of --nix-arg. (For kong they would be positional arguments.)
-func nixArgs(args []string) []string {
+func nixArgs(_ *kong.Application, args []string) ([]string, error) {
 	at := slices.Index(args, "--")
 	if at < 1 || args[0] != "plan" && args[0] != "build" {
-		return args
+		return args, nil
 	}
 	rewritten := slices.Clone(args[:at])
 	for _, arg := range args[at+1:] {
 		rewritten = append(rewritten, "--nix-arg="+arg)
 	}
-	return rewritten
+	return rewritten, nil
 }

@@ -39,7 +39,7 @@ func TestNixArgs(t *testing.T) {
 		{[]string{"--", "plan"}, []string{"--", "plan"}},
 		{nil, nil},
 	} {
-		if got := nixArgs(tt.args); !slices.Equal(got, tt.want) {
+		if got, err := nixArgs(nil, tt.args); err != nil || !slices.Equal(got, tt.want) {
 			t.Errorf("%q: got %q, want %q", tt.args, got, tt.want)
 		}
 	}

@@ -10,7 +10,7 @@ func (g *Guest) SwitchRoot(ctx context.Context) error {
 	}
 	// The shell ends with the initrd, so nobody waits for an answer.
 	const isolate = "systemctl isolate --no-block initrd-switch-root.target 2>/dev/null >/dev/null"
-	if _, _, err := g.Execute(ctx, isolate, DefaultTimeout, false); err != nil {
+	if _, err := g.Execute(ctx, isolate, DefaultTimeout, false); err != nil {
 		return err
 	}
 	if err := g.Disconnect(); err != nil {

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
+	"vm-prebuild/testrun/event"
 	"vm-prebuild/testrun/pyregexp"
 )
 
@@ -138,4 +140,35 @@ func (g *Guest) readFor(ctx context.Context, re *pyregexp.Regexp, picture []byte
 		return nil, false, Errorf(g.Machine.Name(), "%w", failed)
 	}
 	return texts, ok, err
+}
+
+// Screenshot writes a picture of the screen to file and returns its path. A
+// name without a directory means one in the directory for results; one without
+// a dot gets ".png".
+func (g *Guest) Screenshot(ctx context.Context, dir, file string) (string, error) {
+	s, err := capability[Screenshotter](g.Machine, "take screenshots")
+	if err != nil {
+		return "", err
+	}
+	if !strings.Contains(file, ".") {
+		file += ".png"
+	}
+	switch {
+	case !strings.Contains(file, "/"):
+		file = filepath.Join(g.Machine.Dirs().Out, file)
+	case !filepath.IsAbs(file):
+		file = filepath.Join(dir, file)
+	}
+	block := g.Bus.Open(event.BlockOpen{
+		Machine: g.Machine.Name(),
+		Text:    "making screenshot " + file,
+		Attrs:   map[string]string{"image": filepath.Base(file)},
+	})
+	if err := s.Screenshot(ctx, file); err != nil {
+		block.Close(err.Error())
+		return file, err
+	}
+	g.Bus.Emit(event.Artifact{Machine: g.Machine.Name(), Kind: "screenshot", Path: file})
+	block.Close("")
+	return file, nil
 }

@@ -134,9 +134,9 @@ func TestWaitForX(t *testing.T) {
 func TestWaitForOpenUnixSocket(t *testing.T) {
 	g, f, log := newGuest(t)
 	f.program(t, "nc", `echo "$*" >>`+filepath.Join(f.path, "calls")+`; [ -e `+filepath.Join(f.path, "open")+` ]`)
-	wantAssertion(t, g.WaitForOpenUnixSocket(t.Context(), "/run/x", false, 100*time.Millisecond, machine.DefaultAttempt), "action timed out")
+	wantAssertion(t, g.WaitForOpenUnixSocket(t.Context(), "/run/x", false, 100*time.Millisecond), "action timed out")
 	time.AfterFunc(100*time.Millisecond, func() { f.program(t, "open", "") })
-	if err := g.WaitForOpenUnixSocket(t.Context(), "/run/y", true, time.Minute, machine.DefaultAttempt); err != nil {
+	if err := g.WaitForOpenUnixSocket(t.Context(), "/run/y", true, time.Minute); err != nil {
 		t.Error(err)
 	}
 	calls, err := os.ReadFile(filepath.Join(f.path, "calls"))

@@ -20,13 +20,13 @@ func ttyText(tty string) string {
 
 // TTYText returns what the virtual terminal of the given number shows.
 func (g *Guest) TTYText(ctx context.Context, tty string) (string, error) {
-	_, output, err := g.run(ctx, ttyText(tty), DefaultTimeout)
-	return text(output), err
+	r, err := g.run(ctx, ttyText(tty), DefaultTimeout)
+	return text(r.Stdout), err
 }
 
 // DumpTTYContents writes what a virtual terminal shows to the guest's journal.
 func (g *Guest) DumpTTYContents(ctx context.Context, tty string) error {
-	_, _, err := g.run(ctx, fmt.Sprintf("fold -w 80 /dev/vcs%s | systemd-cat", tty), DefaultTimeout)
+	_, err := g.run(ctx, fmt.Sprintf("fold -w 80 /dev/vcs%s | systemd-cat", tty), DefaultTimeout)
 	return err
 }
 
@@ -71,9 +71,9 @@ func (g *Guest) waitForChange(ctx context.Context, c change) error {
 if [ "$new" != "$seen" ]; then printf %s "$new"; exit 0; fi`
 	look := "look() { bash -c " + Quote("set -euo pipefail; "+c.command) + "; echo =$?; }"
 	seen := ""
-	for rest := time.Duration(0); ; rest = min(rest+20*time.Millisecond, time.Second/4) {
-		setup := fmt.Sprintf("set +e\n%s\nseen=%s\nsleep %.2f", look, seen, rest.Seconds())
-		encoded, err := g.poll(ctx, c.timeout-time.Since(start), setup, body)
+	for rest := 20 * time.Millisecond; ; rest = min(2*rest, time.Second/4) {
+		code := fmt.Sprintf("set +e\n%s\nseen=%s\n%s", look, seen, body)
+		encoded, err := g.poll(ctx, c.timeout-time.Since(start), code)
 		var late *AssertionError
 		switch {
 		case errors.As(err, &late) && time.Since(start) > c.timeout-time.Second/2:
@@ -88,8 +88,12 @@ if [ "$new" != "$seen" ]; then printf %s "$new"; exit 0; fi`
 		if ok, err := g.matches(c, re, status, text(output)); ok || err != nil {
 			return err
 		}
-		if seen = encoded; len(seen) > shellChunk {
-			seen = "" // too long for a command: then every output is news
+		const most = 64 << 10 // the kernel takes 128 KiB as a command
+		if seen = encoded; len(seen) > most {
+			seen = "" // then every output is news
+		}
+		if err := pause(ctx, rest); err != nil { // something may change all the time
+			return err
 		}
 	}
 }
@@ -131,12 +135,12 @@ func (g *Guest) matches(c change, re *pyregexp.Regexp, status int, output string
 // lastLook is the end of a wait whose time is over.
 func (g *Guest) lastLook(ctx context.Context, start time.Time, c change, re *pyregexp.Regexp) error {
 	const limit = 10 * time.Second // for a guest that has not answered in time
-	status, output, err := g.run(ctx, c.command, limit)
+	r, err := g.run(ctx, c.command, limit)
 	if err != nil {
 		return err
 	}
-	g.Bus.Say(g.Machine.Name(), c.last(text(output)))
-	if ok, err := g.matches(c, re, status, text(output)); ok || err != nil {
+	g.Bus.Say(g.Machine.Name(), c.last(text(r.Stdout)))
+	if ok, err := g.matches(c, re, r.Status, text(r.Stdout)); ok || err != nil {
 		return err
 	}
 	return timedOut(start, c.timeout)

@@ -65,7 +65,7 @@ func prebuilt(t *testing.T, guest string) *machine.Guest {
 	from := guests[guest]
 	script := startScript(t, from.test, from.machine)
 	_, g := newGuest(t, "exec "+script+` "$@"`, 5*time.Minute)
-	v, err := vlan.Start(1, filepath.Join(g.Machine.Dirs().Shared, "../vde1.ctl"))
+	v, err := vlan.Start(1, filepath.Join(g.Machine.Dirs().Shared, "../vde1.ctl"), vlan.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

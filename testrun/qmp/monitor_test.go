@@ -2,8 +2,12 @@ package qmp_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"net"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -356,4 +360,48 @@ func TestRunPassesTheReplyOn(t *testing.T) {
 			}
 		})
 	}
+}
+
+// FuzzPeer has a peer say anything, in two pieces, and leave.
+func FuzzPeer(f *testing.F) {
+	session, err := os.ReadFile("testdata/session.jsonl")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(session, 100)
+	f.Add([]byte(`{"return": {}, "id": 1}`+"\n"+`{"return": {}, "id": 1}`+"\n"), 5)
+	f.Add([]byte("\x00\n"), 0)
+	f.Fuzz(func(t *testing.T, said []byte, cut int) {
+		ours, theirs := net.Pipe()
+		m := qmp.New(ours)
+		go func() { _, _ = io.Copy(io.Discard, theirs) }()
+		go func() {
+			cut = min(max(cut, 0), len(said))
+			_, _ = theirs.Write(said[:cut])
+			_, _ = theirs.Write(said[cut:])
+			_ = theirs.Close()
+		}()
+		events := m.Subscribe(t.Context())
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		value, err := m.Execute(ctx, "query-status", nil)
+		var refused *qmp.Error
+		switch {
+		case err == nil:
+			if !json.Valid(value) {
+				t.Errorf("the reply is %q", value)
+			}
+		case !errors.Is(err, qmp.ErrClosed) && !errors.As(err, &refused):
+			t.Errorf("got %v", err)
+		}
+		for range events {
+		}
+		<-m.Done()
+		if err := m.Err(); !errors.Is(err, qmp.ErrClosed) {
+			t.Errorf("ended with %v", err)
+		}
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 }

@@ -37,6 +37,7 @@ type Session struct {
 
 	KeepGoing bool   // a subtest that fails does not end the script
 	Subtest   string // regular expression (Python's and RE2's common part): only matching subtests run; "" means all
+	DebugHook string // how to attach to a breakpoint (nixpkgs' breakpointHook); "" means that breakpoints do nothing
 }
 
 // MachineInfo is what a script can read of a machine without asking it.
@@ -45,6 +46,9 @@ type MachineInfo struct {
 	StateDir  string `json:"state_dir"`
 	SharedDir string `json:"shared_dir"`
 	OutDir    string `json:"out_dir"`
+	// StartCommand is the start script or the command line given for it; empty
+	// for machines that scripts make.
+	StartCommand string `json:"start_command,omitempty"`
 }
 
 // Environment is the environment and working directory of the script.

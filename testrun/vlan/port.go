@@ -20,8 +20,13 @@ type port struct {
 	number int
 	socket string // path of data
 	client string
-	data   *net.UnixConn // connected to the client's datagram socket
-	raw    syscall.RawConn
+	// machine is the name of the machine that the client belongs to, empty if
+	// it belongs to none.
+	machine string
+	data    *net.UnixConn // connected to the client's datagram socket
+	raw     syscall.RawConn
+
+	underWay int // bytes that are delayed; guarded by faults.mu
 
 	framesIn, bytesIn, invalid   atomic.Uint64
 	framesOut, bytesOut, dropped atomic.Uint64
@@ -32,18 +37,19 @@ type port struct {
 type PortStats struct {
 	Port      int
 	Client    string // how the client describes itself: "QEMU user=root pid=123"
+	Machine   string // that the client belongs to; may be empty
 	FramesIn  uint64
 	BytesIn   uint64
 	Invalid   uint64 // frames in that were not passed on: under 14 bytes, over 64 KiB
 	FramesOut uint64
 	BytesOut  uint64
-	Dropped   uint64 // frames that were not sent out: the client does not keep up
+	Dropped   uint64 // frames that were not sent out: faults, or the client does not keep up
 }
 
 // openPort creates the datagram socket named socket and connects it to the
 // client's. It does so before the client gets its answer, because clients remove
 // the name of their socket as soon as they have it.
-func openPort(number int, socket string, req request) (*port, error) {
+func openPort(number int, socket, machine string, req request) (*port, error) {
 	data, err := net.DialUnix("unixgram",
 		&net.UnixAddr{Name: socket, Net: "unixgram"},
 		&net.UnixAddr{Name: req.socket, Net: "unixgram"})
@@ -57,7 +63,16 @@ func openPort(number int, socket string, req request) (*port, error) {
 		_ = os.Remove(socket)
 		return nil, fmt.Errorf("open port %d for %q: %w", number, req.description, err)
 	}
-	return &port{number: number, socket: socket, client: req.description, data: data, raw: raw}, nil
+	return &port{number: number, socket: socket, client: req.description, machine: machine, data: data, raw: raw}, nil
+}
+
+// name names the port in what people read and in what must be the same in the
+// next run.
+func (p *port) name() string {
+	if p.machine != "" {
+		return p.machine
+	}
+	return fmt.Sprintf("port %d", p.number)
 }
 
 func (p *port) close() {
@@ -104,6 +119,7 @@ func (p *port) stats() PortStats {
 	return PortStats{
 		Port:      p.number,
 		Client:    p.client,
+		Machine:   p.machine,
 		FramesIn:  p.framesIn.Load(),
 		BytesIn:   p.bytesIn.Load(),
 		Invalid:   p.invalid.Load(),

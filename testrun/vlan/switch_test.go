@@ -15,7 +15,7 @@ import (
 // startVLAN starts the hub under test and closes it when the test ends.
 func startVLAN(t testing.TB) *VLAN {
 	t.Helper()
-	v, err := Start(1, shortDir(t))
+	v, err := Start(1, shortDir(t), Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -211,7 +211,7 @@ func testClose(t *testing.T, s Switch) {
 }
 
 func testTaken(t *testing.T, s Switch) {
-	v, err := Start(1, s.Dir())
+	v, err := Start(1, s.Dir(), Options{})
 	if err == nil {
 		t.Fatal(v.Close())
 	}

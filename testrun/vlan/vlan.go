@@ -17,11 +17,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Switch is a running virtual network.
@@ -49,6 +53,9 @@ const (
 type VLAN struct {
 	number   int
 	dir      string
+	owner    func(pid int) string
+	capture  *capture // nil if there is none
+	faults   *faults
 	listener *net.UnixListener
 	wg       sync.WaitGroup
 	done     chan struct{} // closed by Close
@@ -57,35 +64,67 @@ type VLAN struct {
 	mu      sync.RWMutex
 	closed  bool
 	clients map[*net.UnixConn]struct{}
-	ports   []*port // by number
-	serial  int     // of the last port; makes socket names unique
+	ports   []*port            // by number
+	left    map[string]Traffic // of ports that are gone, by machine
+	serial  int                // of the last port; makes socket names unique
 	refused int
 	refusal error
 }
 
 var _ Switch = (*VLAN)(nil)
 
+// Options are what a hub can do beside connecting its clients.
+type Options struct {
+	// Owner names the machine that the process pid belongs to, "" if it belongs
+	// to none. It is called once for each client, in any goroutine. Nil stands
+	// for one that knows no machine.
+	Owner func(pid int) string
+	// Capture is the file that all frames are written to, in the format pcapng;
+	// "" for none. It must not be there yet, or is replaced.
+	Capture string
+	// Seed decides which frames are lost and how long each is delayed: with the
+	// same one the nth frame from one machine to another meets the same fate.
+	Seed uint64
+}
+
 // Start creates the directory dir and serves a hub in it. A directory that a
 // killed process left behind is taken over; one that is being served is an
 // error. Names of sockets are short: dir may have 92 bytes at most.
-func Start(number int, dir string) (*VLAN, error) {
-	dir, err := makeDir(dir)
+func Start(number int, dir string, o Options) (*VLAN, error) {
+	v, err := start(number, dir, o)
 	if err != nil {
 		return nil, fmt.Errorf("start VLAN %d: %w", number, err)
 	}
+	return v, nil
+}
+
+func start(number int, dir string, o Options) (*VLAN, error) {
+	dir, err := makeDir(dir)
+	if err != nil {
+		return nil, err
+	}
 	listener, err := listen(dir)
 	if err != nil {
-		return nil, fmt.Errorf("start VLAN %d: %w", number, errors.Join(err, removeDir(dir)))
+		return nil, errors.Join(err, removeDir(dir))
 	}
 	v := &VLAN{
 		number:   number,
 		dir:      dir,
+		owner:    o.Owner,
+		faults:   newFaults(o.Seed + uint64(number)),
 		listener: listener,
 		done:     make(chan struct{}),
 		clients:  map[*net.UnixConn]struct{}{},
+		left:     map[string]Traffic{},
+	}
+	if o.Capture != "" {
+		if v.capture, err = startCapture(o.Capture, fmt.Sprintf("vlan%d", number)); err != nil {
+			return nil, errors.Join(err, listener.Close(), removeDir(dir))
+		}
 	}
 	v.close = sync.OnceValue(v.shutDown)
 	v.wg.Go(v.accept)
+	v.wg.Go(func() { v.faults.run(v.done) })
 	return v, nil
 }
 
@@ -96,7 +135,7 @@ func (v *VLAN) Number() int { return v.number }
 func (v *VLAN) Dir() string { return v.dir }
 
 // Close implements [Switch]. It returns when all goroutines of the hub have
-// ended.
+// ended and the capture, if any, is complete; that it is not is an error.
 func (v *VLAN) Close() error { return v.close() }
 
 func (v *VLAN) shutDown() error {
@@ -109,7 +148,7 @@ func (v *VLAN) shutDown() error {
 	v.mu.Unlock()
 	err := v.listener.Close()
 	v.wg.Wait()
-	if err := errors.Join(err, removeDir(v.dir)); err != nil {
+	if err := errors.Join(err, v.capture.close(), removeDir(v.dir)); err != nil {
 		return fmt.Errorf("close VLAN %d: %w", v.number, err)
 	}
 	return nil
@@ -122,17 +161,56 @@ type Stats struct {
 	// the last one did not.
 	Refused     int
 	LastRefusal error
+	// Uncaptured counts frames that are missing from the capture because they
+	// came faster than the file could be written.
+	Uncaptured uint64
 }
 
 // Stats returns the counters as they are now.
 func (v *VLAN) Stats() Stats {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
-	s := Stats{Refused: v.refused, LastRefusal: v.refusal}
+	s := Stats{Refused: v.refused, LastRefusal: v.refusal, Uncaptured: v.capture.lost()}
 	for _, p := range v.ports {
 		s.Ports = append(s.Ports, p.stats())
 	}
 	return s
+}
+
+// Traffic is what a machine has sent and received, over all its ports and all
+// times that it was started.
+type Traffic struct {
+	Machine    string `json:"machine"` // empty for all clients that are no machines
+	FromFrames uint64 `json:"from_frames"`
+	FromBytes  uint64 `json:"from_bytes"`
+	ToFrames   uint64 `json:"to_frames"`
+	ToBytes    uint64 `json:"to_bytes"`
+	Dropped    uint64 `json:"dropped"` // frames lost on the way to it: faults, and queues that were full
+}
+
+func (t Traffic) plus(p PortStats) Traffic {
+	return Traffic{
+		Machine:    p.Machine,
+		FromFrames: t.FromFrames + p.FramesIn,
+		FromBytes:  t.FromBytes + p.BytesIn,
+		ToFrames:   t.ToFrames + p.FramesOut,
+		ToBytes:    t.ToBytes + p.BytesOut,
+		Dropped:    t.Dropped + p.Dropped,
+	}
+}
+
+// Traffic returns what each machine that has ever been connected has sent and
+// received so far, by name.
+func (v *VLAN) Traffic() []Traffic {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	all := maps.Clone(v.left)
+	for _, p := range v.ports {
+		all[p.machine] = all[p.machine].plus(p.stats())
+	}
+	sorted := slices.AppendSeq([]Traffic{}, maps.Values(all)) // never nil, which JSON tells apart
+	slices.SortFunc(sorted, func(a, b Traffic) int { return strings.Compare(a.Machine, b.Machine) })
+	return sorted
 }
 
 func (v *VLAN) accept() {
@@ -180,7 +258,7 @@ func (v *VLAN) serve(ctl *net.UnixConn) error {
 	if err != nil {
 		return err
 	}
-	p, err := v.addPort(req)
+	p, err := v.addPort(req, v.machineOf(ctl))
 	if err != nil {
 		return err
 	}
@@ -220,8 +298,29 @@ func (v *VLAN) untrack(ctl *net.UnixConn) {
 	delete(v.clients, ctl)
 }
 
-// addPort opens a port for the client that sent req.
-func (v *VLAN) addPort(req request) (*port, error) {
+// machineOf names the machine that a client belongs to.
+func (v *VLAN) machineOf(ctl *net.UnixConn) string {
+	if v.owner == nil {
+		return ""
+	}
+	raw, err := ctl.SyscallConn()
+	if err != nil {
+		return ""
+	}
+	pid := 0 // of a client in another PID namespace, too
+	_ = raw.Control(func(fd uintptr) {
+		if cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
+			pid = int(cred.Pid)
+		}
+	})
+	if pid <= 0 {
+		return ""
+	}
+	return v.owner(pid)
+}
+
+// addPort opens a port for the client that sent req and belongs to machine.
+func (v *VLAN) addPort(req request, machine string) (*port, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if len(v.ports) >= maxPorts {
@@ -242,7 +341,7 @@ func (v *VLAN) addPort(req request) (*port, error) {
 	}
 	v.serial++
 	socket := filepath.Join(v.dir, fmt.Sprintf("%03d.%d", number, v.serial))
-	p, err := openPort(number, socket, req)
+	p, err := openPort(number, socket, machine, req)
 	if err != nil {
 		return nil, err
 	}
@@ -253,6 +352,7 @@ func (v *VLAN) addPort(req request) (*port, error) {
 func (v *VLAN) removePort(p *port) {
 	v.mu.Lock()
 	v.ports = slices.DeleteFunc(v.ports, func(other *port) bool { return other == p })
+	v.left[p.machine] = v.left[p.machine].plus(p.stats())
 	v.mu.Unlock()
 	p.close()
 }
@@ -265,9 +365,15 @@ func (v *VLAN) forward(p *port) {
 		if err != nil {
 			return
 		}
+		v.capture.add(p, frame)
+		faulty := v.faults.active.Load()
 		v.mu.RLock()
 		for _, other := range v.ports {
-			if other != p {
+			switch {
+			case other == p:
+			case faulty:
+				v.faults.pass(p, other, frame)
+			default:
 				other.send(frame)
 			}
 		}

@@ -17,7 +17,7 @@ func connectRaw(dir string) (net.Conn, error) {
 func TestPathTooLong(t *testing.T) {
 	tmp := t.TempDir()
 	dir := filepath.Join(tmp, strings.Repeat("x", maxSocket-len(tmp)-len("/")-len("/ctl")))
-	_, err := Start(1, dir)
+	_, err := Start(1, dir, Options{})
 	if err == nil || !strings.Contains(err.Error(), "the system allows 107\nhint: ") {
 		t.Errorf("got %v", err)
 	}
@@ -39,7 +39,7 @@ func TestTakesOverWhatAKilledDriverLeft(t *testing.T) {
 		l.SetUnlinkOnClose(false)
 		_ = l.Close()
 	}
-	v, err := Start(1, dir)
+	v, err := Start(1, dir, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,18 +60,18 @@ func TestForeignDirectories(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, dir := range []string{open, link} {
-		if _, err := Start(1, dir); err == nil || !strings.Contains(err.Error(), "not a directory with mode 0700 of this user") {
+		if _, err := Start(1, dir, Options{}); err == nil || !strings.Contains(err.Error(), "not a directory with mode 0700 of this user") {
 			t.Errorf("got %v", err)
 		}
 	}
-	if _, err := Start(1, filepath.Join(open, "no", "parent")); err == nil {
+	if _, err := Start(1, filepath.Join(open, "no", "parent"), Options{}); err == nil {
 		t.Error("a directory without a parent was made")
 	}
 }
 
 func TestCloseKeepsForeignFiles(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "v")
-	v, err := Start(1, dir)
+	v, err := Start(1, dir, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -35,13 +35,17 @@ type App struct {
 	Examples    []Example // shown by --help and in the man page
 	ExitStatus  []Status  // meanings of the exit codes; nil means [DefaultStatus]
 
+	// Groups are the titles of groups of flags, which have the tag group, by its
+	// value.
+	Groups map[string]string
+
 	// EmptyValues allows flags to have empty values, which are refused elsewhere:
 	// they come from shell variables that are not set.
 	EmptyValues bool
 
-	// Rewrite changes the arguments before they are parsed, for what kong cannot
-	// express; may be nil.
-	Rewrite func(args []string) []string
+	// Rewrite changes the arguments before they are parsed into the model, for
+	// what kong cannot express; may be nil. Its error is one of usage.
+	Rewrite func(model *kong.Application, args []string) ([]string, error)
 }
 
 // Example is a command line and what it does. A command of a tool has examples
@@ -127,7 +131,7 @@ func (a App) Run(ctx context.Context, grammar any, args []string, out *IO) int {
 		kong.Writers(out.Stdout, out.Stderr),
 		kong.Exit(func(int) { exited = true }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
-		kong.Help(a.printHelp),
+		kong.Help(a.printHelp), kong.Groups(a.Groups),
 		kong.Bind(out), kong.BindTo(ctx, (*context.Context)(nil)),
 	)
 	if err != nil {
@@ -146,7 +150,9 @@ func (a App) Run(ctx context.Context, grammar any, args []string, out *IO) int {
 		return ExitOK
 	}
 	if a.Rewrite != nil {
-		args = a.Rewrite(args)
+		if args, err = a.Rewrite(parser.Model, args); err != nil {
+			return a.fail(out, usageError(a.Name, err))
+		}
 	}
 	parsed, err := parser.Parse(args)
 	if exited {

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/alecthomas/kong"
 	"github.com/google/go-cmp/cmp"
 
 	"vm-prebuild/cmd/internal/cli"
@@ -86,8 +87,9 @@ type putCmd struct {
 func (c *putCmd) Run() error { return fmt.Errorf("put: %w", cli.Exit(42)) }
 
 type single struct {
-	Jobs int    `help:"Tests at once." default:"1"`
-	Path string `arg:"" help:"The file."`
+	Colour bool   `negatable:"" default:"true" help:"Use colours."`
+	Jobs   int    `help:"Tests at once." default:"1"`
+	Path   string `arg:"" help:"The file."`
 }
 
 func (s *single) Run(out *cli.IO) error {
@@ -141,10 +143,19 @@ func TestRun(t *testing.T) {
 func TestRewrite(t *testing.T) {
 	var out, errOut bytes.Buffer
 	shout := app
-	shout.Rewrite = func(args []string) []string { return append([]string{"plan"}, strings.ToUpper(args[0])) }
+	shout.Rewrite = func(model *kong.Application, args []string) ([]string, error) {
+		if args[0] == "" {
+			return nil, errors.New("nothing to shout")
+		}
+		return append([]string{model.Children[0].Name}, strings.ToUpper(args[0])), nil
+	}
 	code := shout.Run(t.Context(), &grammar{}, []string{"x"}, &cli.IO{Stdout: &out, Stderr: &errOut})
 	if code != 0 || !strings.Contains(out.String(), `"X"`) {
 		t.Errorf("exit %d, stdout %q, stderr %q", code, out.String(), errOut.String())
+	}
+	code = shout.Run(t.Context(), &grammar{}, []string{""}, &cli.IO{Stdout: &out, Stderr: &errOut})
+	if code != 2 || errOut.String() != "tool: nothing to shout\nhint: run 'tool --help'\n" {
+		t.Errorf("exit %d, stderr %q", code, errOut.String())
 	}
 }
 

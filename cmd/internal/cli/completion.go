@@ -57,8 +57,19 @@ func flagWords(n *kong.Node) string {
 	var words []string
 	for _, f := range visible(n) {
 		words = append(words, "--"+f.Name)
+		if no := negation(f); no != "" {
+			words = append(words, "--"+no)
+		}
 	}
 	return strings.Join(words, " ")
+}
+
+// negation is the name of the flag that undoes f; "" when there is none.
+func negation(f *kong.Flag) string {
+	if f.Tag.Negatable == "_" { // kong's mark for the usual name
+		return "no-" + f.Name
+	}
+	return f.Tag.Negatable
 }
 
 func bashCompletion(w io.Writer, model *kong.Application) {
@@ -128,6 +139,9 @@ func zshFlags(n *kong.Node) string {
 			word += ":value:_files"
 		}
 		words = append(words, quote(word))
+		if no := negation(f); no != "" {
+			words = append(words, quote("--"+no+"[the opposite of --"+f.Name+"]"))
+		}
 	}
 	return strings.Join(words, " ")
 }
@@ -162,6 +176,9 @@ func fishFlags(w io.Writer, model *kong.Application, n *kong.Node, condition str
 			fmt.Fprint(w, " -r")
 		}
 		fmt.Fprintf(w, " -d %s\n", quote(f.Help))
+		if no := negation(f); no != "" {
+			fmt.Fprintf(w, "complete -c %s%s -l %s -d %s\n", model.Name, condition, no, quote("The opposite of --"+f.Name))
+		}
 	}
 }
 

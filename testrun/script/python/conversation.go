@@ -17,7 +17,7 @@ import (
 	"vm-prebuild/testrun/script"
 )
 
-//go:embed shim/test_driver/*.py
+//go:embed shim/test_driver/*.py shim/test_driver/*/*.py
 var modules embed.FS
 
 // conversation serves one interpreter: it has calls executed, reports what the
@@ -37,17 +37,23 @@ type conversation struct {
 	writing sync.Mutex // of conn
 	calls   sync.WaitGroup
 
-	mu      sync.Mutex                    // guards cancels
-	cancels map[uint64]context.CancelFunc // of calls under way
+	mu       sync.Mutex // guards underWay
+	underWay map[uint64]*call
+}
+
+// call is one call that the script waits for.
+type call struct {
+	cancel     context.CancelFunc
+	calledBack chan struct{} // has room for the answer to the one callback sent
 }
 
 func newConversation(s script.Session, conn io.ReadWriter, onEnd func()) *conversation {
 	return &conversation{
-		session: s,
-		conn:    conn,
-		onEnd:   onEnd,
-		blocks:  make(map[uint64]*event.Block),
-		cancels: make(map[uint64]context.CancelFunc),
+		session:  s,
+		conn:     conn,
+		onEnd:    onEnd,
+		blocks:   make(map[uint64]*event.Block),
+		underWay: make(map[uint64]*call),
 	}
 }
 
@@ -65,6 +71,9 @@ func (c *conversation) serve(ctx context.Context, mode string) error {
 		OutDir:     c.session.OutDir,
 		TmpDir:     c.session.TmpDir,
 		Mode:       mode,
+		KeepGoing:  c.session.KeepGoing,
+		Subtest:    c.session.Subtest,
+		DebugHook:  c.session.DebugHook,
 		Modules:    sources,
 	}})
 	if err != nil {
@@ -110,10 +119,15 @@ func (c *conversation) handle(ctx context.Context, m message) error {
 	case m.Environment != nil:
 		c.env = *m.Environment
 	case m.Cancel != nil:
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		if cancel, ok := c.cancels[m.Cancel.ID]; ok {
-			cancel()
+		if call := c.find(m.Cancel.ID); call != nil {
+			call.cancel()
+		}
+	case m.CalledBack != nil:
+		if call := c.find(m.CalledBack.ID); call != nil {
+			select {
+			case call.calledBack <- struct{}{}:
+			default: // nobody has asked
+			}
 		}
 	case m.Finished != nil:
 		c.end(nil)
@@ -123,6 +137,7 @@ func (c *conversation) handle(ctx context.Context, m message) error {
 			Message:  m.Failed.Message,
 			Lines:    m.Failed.Lines,
 			ExitCode: m.Failed.ExitCode,
+			Line:     m.Failed.Line,
 		})
 	case m.Unsupported != nil:
 		return fmt.Errorf("this is Python %s\nhint: test scripts need Python 3.11 or newer", m.Unsupported.Version)
@@ -149,10 +164,15 @@ func (c *conversation) call(ctx context.Context, m message) error {
 		return nil
 	}
 	callCtx, cancel := context.WithCancel(ctx)
+	this := &call{cancel: cancel}
+	if m.Callbacks {
+		this.calledBack = make(chan struct{}, 1)
+		request.Callback = func(ctx context.Context) error { return c.callBack(ctx, m.ID, this) }
+	}
 	c.mu.Lock()
-	_, busy := c.cancels[m.ID]
+	_, busy := c.underWay[m.ID]
 	if !busy {
-		c.cancels[m.ID] = cancel
+		c.underWay[m.ID] = this
 	}
 	c.mu.Unlock()
 	if busy {
@@ -163,11 +183,34 @@ func (c *conversation) call(ctx context.Context, m message) error {
 		result, err := c.session.Caller.Call(callCtx, request)
 		cancel()
 		c.mu.Lock()
-		delete(c.cancels, m.ID)
+		delete(c.underWay, m.ID)
 		c.mu.Unlock()
 		c.reply(m.ID, result, err)
 	})
 	return nil
+}
+
+// find returns a call under way, or nil.
+func (c *conversation) find(id uint64) *call {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.underWay[id]
+}
+
+// callBack has the script run the callbacks of a call and waits for them. When
+// one fails, the script cancels the call, which ends ctx.
+func (c *conversation) callBack(ctx context.Context, id uint64, this *call) error {
+	line, err := encodeLine(callback{ID: id, Callback: true})
+	if err != nil {
+		return err
+	}
+	c.write(line)
+	select {
+	case <-this.calledBack:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 func (c *conversation) reply(id uint64, result any, err error) {
@@ -192,22 +235,28 @@ func (c *conversation) write(line []byte) {
 	_, _ = c.conn.Write(line)
 }
 
-// moduleSources returns the sources of test_driver by module name.
+// moduleSources returns the sources of test_driver by module name. Names of
+// packages are there a second time, with ".*" behind them.
 func moduleSources() (map[string]string, error) {
-	paths, err := fs.Glob(modules, "shim/test_driver/*.py")
-	if err != nil {
-		return nil, err
-	}
-	sources := make(map[string]string, len(paths))
-	for _, path := range paths {
+	sources := make(map[string]string)
+	err := fs.WalkDir(modules, "shim/test_driver", func(path string, d fs.DirEntry, err error) error {
+		name, isModule := strings.CutSuffix(path, ".py")
+		if err != nil || !isModule {
+			return err
+		}
 		source, err := modules.ReadFile(path)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		name := strings.ReplaceAll(strings.TrimSuffix(strings.TrimPrefix(path, "shim/"), ".py"), "/", ".")
-		sources[strings.TrimSuffix(name, ".__init__")] = string(source)
-	}
-	return sources, nil
+		name = strings.ReplaceAll(strings.TrimPrefix(name, "shim/"), "/", ".")
+		if pkg, ok := strings.CutSuffix(name, ".__init__"); ok {
+			name = pkg
+			sources[pkg+".*"] = ""
+		}
+		sources[name] = string(source)
+		return nil
+	})
+	return sources, err
 }
 
 // nonNil makes a nil slice an empty one, which JSON tells from null.

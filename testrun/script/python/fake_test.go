@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -41,7 +42,7 @@ func (tr *transcript) printf(format string, args ...any) {
 }
 
 var (
-	elapsed = regexp.MustCompile(`(after|last:) \d+\.\d\d`)
+	elapsed = regexp.MustCompile(`((?:after|last:) )\d+\.\d\d|("timeout":)59\d\.\d+`)
 	carets  = regexp.MustCompile(`(?m)^(!!! )?[ ~^]+\n`) // differ between versions of Python
 )
 
@@ -51,7 +52,7 @@ func (tr *transcript) text(t testing.TB) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text := elapsed.ReplaceAllString(string(data), "$1 N.NN")
+	text := elapsed.ReplaceAllString(string(data), "$1${2}N.NN")
 	return carets.ReplaceAllString(text, "")
 }
 
@@ -68,6 +69,13 @@ func (tr *transcript) Handle(r event.Record) {
 		tr.printf("<open %d %q subtest=%q attrs=%v> %s", e.ID, e.Machine, e.Subtest, e.Attrs, e.Text)
 	case event.BlockClose:
 		tr.printf("<close %d failure=%q> %s", e.ID, e.Failure, e.Text)
+	case event.Serial:
+		tr.printf("<serial %q> %s", e.Machine, e.Text)
+	case event.TestFailure:
+		tr.printf("<test failure, subtest %q, line %d>", e.Subtest, e.Line)
+		for _, line := range e.Lines {
+			tr.printf("!!! %s", line)
+		}
 	}
 }
 
@@ -81,6 +89,8 @@ type fakeCaller struct {
 	mu      sync.Mutex // guards what the last recorded call had
 	lastEnv []string
 	lastDir string
+
+	events atomic.Int32 // of QMP, given out
 }
 
 type assertionError string
@@ -129,12 +139,66 @@ func (c *fakeCaller) Call(ctx context.Context, r script.Request) (any, error) {
 		return []any{0, fmt.Sprintf("output of %s\n", args.Command)}, nil
 	case "systemctl", "start_job", "stop_job":
 		return []any{3, "inactive"}, nil
-	case "wait_until_succeeds", "wait_until_fails", "get_unit_property", "send_monitor_command", "get_console_log":
+	case "wait_until_succeeds":
+		if r.Callback != nil { // two polls, with other calls in between
+			for range 2 {
+				if err := r.Callback(ctx); err != nil {
+					return nil, err
+				}
+				c.transcript.printf("<polled>")
+			}
+		}
 		return "text of " + r.Method, nil
+	case "wait_until_fails", "get_unit_property", "send_monitor_command", "get_console_log",
+		"get_tty_text", "get_screen_text", "ssh_backdoor_command", "dump_machine_ssh":
+		return "text of " + r.Method, nil
+	case "get_screen_text_variants", "get_window_names":
+		return []string{"text of", r.Method}, nil
 	case "get_unit_info":
 		return map[string]string{"ActiveState": "active"}, nil
-	case "is_up", "get_attribute":
+	case "is_up":
 		return true, nil
+	case "get_attribute":
+		switch args.Name {
+		case "pid":
+			return 1234, nil
+		case "returncode":
+			return 0, nil
+		}
+		return true, nil
+	case "run":
+		return map[string]any{"status": 3, "stdout": "out", "stderr": "err"}, nil
+	case "parallel":
+		results := []any{}
+		for _, command := range args.Commands {
+			status := 0
+			if command == "false" {
+				status = 1
+			}
+			results = append(results, map[string]any{"status": status, "stdout": command, "stderr": ""})
+		}
+		return results, nil
+	case "succeed_all":
+		return map[string]string{"alpha": "out"}, nil
+	case "qmp_send":
+		if args.Command == "bad" {
+			return nil, errors.New("QMP command bad: no such command")
+		}
+		return map[string]any{"status": "running"}, nil
+	case "qmp_next_event":
+		switch c.events.Add(1) {
+		case 1:
+			return map[string]any{"event": "RESUME"}, nil
+		case 2:
+			return map[string]any{"event": "SHUTDOWN", "data": map[string]any{"guest": true}}, nil
+		}
+		return nil, nil
+	case "read_efi_vars":
+		return []any{map[string]any{
+			"name": "Boot0001", "guid": "8be4df61-93ca-11d2-aa0d-00e098032b8c", "attributes": 7, "data": "AAH/",
+		}}, nil
+	case "vlan_stats":
+		return []any{map[string]any{"machine": "alpha", "dropped": 1}}, nil
 	case "create_machine":
 		if args.Name == "" {
 			args.Name = "machine"

@@ -37,7 +37,20 @@ func needPython(t testing.TB) {
 // the golden file of the same name.
 func TestScripts(t *testing.T) {
 	needPython(t)
-	twoMachines := map[string]bool{"symbols": true}
+	two := func(s *script.Session) {
+		s.Machines = []script.MachineInfo{machineInfo("alpha"), machineInfo("web-1")}
+		s.VLANs = []int{1, 2}
+	}
+	sessions := map[string]func(*script.Session){
+		"symbols":         two,
+		"vlan":            two,
+		"keep_going":      func(s *script.Session) { s.KeepGoing = true },
+		"keep_going_exit": func(s *script.Session) { s.KeepGoing = true },
+		"only_some":       func(s *script.Session) { s.Subtest = "^b|deep" },
+		"only_none":       func(s *script.Session) { s.Subtest = "nothing like it" },
+		"only_what":       func(s *script.Session) { s.Subtest = "(" },
+		"own_driver":      func(s *script.Session) { s.Machines, s.VLANs = nil, []int{3} },
+	}
 	paths, err := filepath.Glob("testdata/*.py")
 	if err != nil || len(paths) == 0 {
 		t.Fatal("no scripts in testdata", err)
@@ -48,15 +61,14 @@ func TestScripts(t *testing.T) {
 			t.Parallel()
 			tr := newTranscript(t)
 			s := session(tr, path, "only")
-			if twoMachines[name] {
-				s = session(tr, path, "alpha", "web-1")
-				s.VLANs = []int{1, 2}
+			if set := sessions[name]; set != nil {
+				set(&s)
 			}
 			err := python.Host{Stdout: tr.file, Stderr: tr.file}.Run(within(t, time.Minute), s)
 			var failure *script.Failure
 			switch {
 			case errors.As(err, &failure):
-				tr.printf("<failure %s, exit code %d> %s", failure.Kind, failure.ExitCode, failure.Message)
+				tr.printf("<failure %s, exit code %d, line %d> %s", failure.Kind, failure.ExitCode, failure.Line, failure.Message)
 				for _, line := range failure.Lines {
 					tr.printf("!!! %s", line)
 				}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -66,6 +67,10 @@ func (c hangingCaller) Call(ctx context.Context, r script.Request) (any, error) 
 		return nil, context.Cause(ctx)
 	case "reboot":
 		<-c.cancelled
+	case "start_all":
+		fmt.Println("starting")
+		<-ctx.Done()
+		return nil, context.Cause(ctx)
 	}
 	return "hello", nil
 }
@@ -128,11 +133,11 @@ func TestInteractWithoutTerminal(t *testing.T) {
 	}
 	for _, want := range []string{
 		"additionally exposed symbols:",
-		`<call only.succeed {"commands": ["a", "b"], "timeout": null}>`,
+		`<call only.succeed {"commands":["a","b"],"timeout":null}>`,
 		"output of b\nc\n",
 		"ZeroDivisionError: division by zero",
 		"> run the VM test script",
-		`<call only.succeed {"commands": ["in the script"], "timeout": null}>`,
+		`<call only.succeed {"commands":["in the script"],"timeout":null}>`,
 		`failure="from the script"`,
 		"    raise ValueError('from the script')",
 	} {
@@ -149,14 +154,11 @@ func TestInteract(t *testing.T) {
 	needPython(t)
 	pty, tty := openTerminal(t)
 	cmd := driverProcess(t, "interact", "none")
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = tty, tty, tty
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	tty.Close()
-	defer cmd.Process.Kill() //nolint:errcheck // it has ended, unless the test failed
-	for _, step := range []struct{ wait, typed string }{
+	cmd.Dir = t.TempDir()
+	cmd.Env = append(cmd.Env, "PYTHONPATH="+prompts(t, map[string]string{
+		"ptpython.py": "raise ImportError", "IPython.py": "raise ImportError",
+	}))
+	converse(t, cmd, pty, tty, []step{
 		{">>> ", "machine.succeed('a') + ' you'\n"},
 		{"'hello you'", ""},
 		{">>> ", "machine.fail('b')\n"},
@@ -164,12 +166,88 @@ func TestInteract(t *testing.T) {
 		{"KeyboardInterrupt", ""},
 		{">>> ", "machine.reboot() or 6 * 7\n"},
 		{"42", ""},
+		{">>> ", "start_all()\n"},
+		{"starting", "\x03"},
+		{"KeyboardInterrupt", ""},
+		{">>> ", "len(machine.get_conso\t"}, // completed by readline
+		{"len(machine.get_console_log()", ")\n"},
+		{"5", ""},
+		{">>> ", "machine.succeed('x' * (8 << 20))[:5]\n"}, // more than the socket holds
+		{"'hello'", ""},
 		{">>> ", "\x04"}, // after the prompt: the mode of the terminal has changed
 		{"foreground: true", ""},
 		{"driver: <nil>", ""},
+	})
+	history, err := os.ReadFile(filepath.Join(cmd.Dir, ".nixos-test-history"))
+	if err != nil || !strings.Contains(string(history), "machine.reboot() or 6 * 7\n") {
+		t.Errorf("history: %q, %v", history, err)
+	}
+}
+
+// TestPrompts checks which prompt is offered when there are several.
+func TestPrompts(t *testing.T) {
+	needPython(t)
+	const (
+		both = `def embed(*, user_ns, history_filename):
+	print("ptpython with IPython:", user_ns["machine"].succeed(), history_filename)`
+		alone = `def embed(globals, locals, history_filename):
+	print("ptpython:", globals["machine"].succeed(), history_filename)`
+		ipython = `def start_ipython(argv, user_ns):
+	print("IPython:", user_ns["machine"].succeed())`
+		none = "raise ImportError"
+	)
+	for _, tc := range []struct {
+		name, both, alone, ipython, want string
+	}{
+		{"all", both, alone, ipython, "ptpython with IPython: hello ./.nixos-test-history\r\n"},
+		{"ptpython without IPython", none, alone, none, "ptpython: hello ./.nixos-test-history\r\n"},
+		{"only IPython", none, none, ipython, "IPython: hello\r\n"},
 	} {
-		readUntil(t, pty, step.wait)
-		if _, err := pty.WriteString(step.typed); err != nil {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			pty, tty := openTerminal(t)
+			cmd := driverProcess(t, "interact", "none")
+			cmd.Env = append(cmd.Env, "PYTHONPATH="+prompts(t, map[string]string{
+				"ptpython/__init__.py": "", "ptpython/ipython.py": tc.both, "ptpython/repl.py": tc.alone,
+				"IPython.py": tc.ipython,
+			}))
+			converse(t, cmd, pty, tty, []step{{tc.want, ""}, {"driver: <nil>", ""}})
+		})
+	}
+}
+
+// prompts makes modules for $PYTHONPATH.
+func prompts(t *testing.T, modules map[string]string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for name, text := range modules {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// step waits for a text and then types another.
+type step struct{ wait, typed string }
+
+// converse runs cmd on a terminal.
+func converse(t *testing.T, cmd *exec.Cmd, pty, tty *os.File, steps []step) {
+	t.Helper()
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = tty, tty, tty
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	tty.Close()
+	defer cmd.Process.Kill() //nolint:errcheck // it has ended, unless the test failed
+	for _, s := range steps {
+		readUntil(t, pty, s.wait)
+		if _, err := pty.WriteString(s.typed); err != nil {
 			t.Fatal(err)
 		}
 	}

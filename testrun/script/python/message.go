@@ -14,23 +14,26 @@ import (
 const maxMessage = 64 << 20
 
 // message is what the script sends. It is exactly one of: a call (id, method,
-// machine, args), which gets a [reply]; the environment as it is from now on;
-// the wish to cancel a call; or how the script ended, which is the last one
-// but for calls of threads and exit handlers.
+// machine, args, callbacks), which gets a [reply]; the environment as it is
+// from now on; the wish to cancel a call; the answer to a [callback]; or how
+// the script ended, which is the last one but for calls of threads and exit
+// handlers.
 type message struct {
-	ID      uint64          `json:"id"`
-	Method  string          `json:"method"`
-	Machine string          `json:"machine"`
-	Args    json.RawMessage `json:"args"`
+	ID        uint64          `json:"id"`
+	Method    string          `json:"method"`
+	Machine   string          `json:"machine"`
+	Args      json.RawMessage `json:"args"`
+	Callbacks bool            `json:"callbacks"` // waits send a callback between polls
 
 	Environment *script.Environment `json:"environment"`
-	Cancel      *cancellation       `json:"cancel"`
+	Cancel      *callReference      `json:"cancel"`
+	CalledBack  *callReference      `json:"called_back"`
 	Finished    *struct{}           `json:"finished"`
 	Failed      *failure            `json:"failed"`
 	Unsupported *interpreter        `json:"unsupported"`
 }
 
-type cancellation struct {
+type callReference struct {
 	ID uint64 `json:"id"`
 }
 
@@ -40,6 +43,7 @@ type failure struct {
 	Message  string      `json:"message"`
 	Lines    []string    `json:"lines"`
 	ExitCode int         `json:"exit_code"`
+	Line     int         `json:"line"`
 }
 
 // interpreter is sent instead of anything else by a Python that is too old.
@@ -55,14 +59,15 @@ func decodeMessage(line []byte) (message, error) {
 	}
 	forms := 0
 	for _, present := range []bool{
-		m.Method != "", m.Environment != nil, m.Cancel != nil, m.Finished != nil, m.Failed != nil, m.Unsupported != nil,
+		m.Method != "", m.Environment != nil, m.Cancel != nil, m.CalledBack != nil,
+		m.Finished != nil, m.Failed != nil, m.Unsupported != nil,
 	} {
 		if present {
 			forms++
 		}
 	}
 	if forms != 1 {
-		return message{}, errors.New("malformed message: not one of call, environment, cancel, finished, failed, unsupported")
+		return message{}, errors.New("malformed message: not one of call, environment, cancel, called_back, finished, failed, unsupported")
 	}
 	if m.Method != "" {
 		if m.ID == 0 {
@@ -77,6 +82,9 @@ func decodeMessage(line []byte) (message, error) {
 		case script.KindAssertion, script.KindMachine, script.KindException, script.KindSyntax, script.KindExit:
 		default:
 			return message{}, fmt.Errorf("malformed message: failure of kind %q", f.Kind)
+		}
+		if f.Line < 0 {
+			return message{}, fmt.Errorf("malformed message: line %d", f.Line)
 		}
 		if f.ExitCode < 1 || f.ExitCode > 255 {
 			return message{}, fmt.Errorf("malformed message: exit code %d", f.ExitCode)
@@ -97,13 +105,24 @@ type setup struct {
 	OutDir     string               `json:"out_dir"`
 	TmpDir     string               `json:"tmp_dir"`
 	Mode       string               `json:"mode"`
-	Modules    map[string]string    `json:"modules"` // sources of test_driver
+	KeepGoing  bool                 `json:"keep_going"`
+	Subtest    string               `json:"subtest"`
+	DebugHook  string               `json:"debug_hook"`
+	Modules    map[string]string    `json:"modules"` // sources of test_driver; of packages under "name.*", too
 }
 
 const (
 	modeRun      = "run"
 	modeInteract = "interact"
 )
+
+// callback asks the thread of a call under way to check its polling
+// conditions. The script answers called_back; or, when a condition fails,
+// cancels the call.
+type callback struct {
+	ID       uint64 `json:"id"`
+	Callback bool   `json:"callback"` // true
+}
 
 // reply answers the call with the same ID.
 type reply struct {

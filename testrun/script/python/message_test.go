@@ -9,7 +9,9 @@ func TestDecodeMessage(t *testing.T) {
 	for _, tc := range []struct{ line, wantErr string }{
 		{`{"id":1,"method":"succeed","machine":"m","args":{"commands":["true"],"timeout":null}}`, ""},
 		{`{"environment":{"env":["A=b"],"cwd":"/"}}`, ""},
+		{`{"id":1,"method":"sleep","machine":"m","args":{},"callbacks":true}`, ""},
 		{`{"cancel":{"id":3}}`, ""},
+		{`{"called_back":{"id":3}}`, ""},
 		{`{"finished":{}}`, ""},
 		{`{"failed":{"kind":"exit","message":"m","lines":[],"exit_code":255}}`, ""},
 		{`{"unsupported":{"version":"3.9.2"}}`, ""},
@@ -25,6 +27,7 @@ func TestDecodeMessage(t *testing.T) {
 		{`{"failed":{"kind":"mood","exit_code":1}}`, `failure of kind "mood"`},
 		{`{"failed":{"kind":"exit","exit_code":0}}`, "exit code 0"},
 		{`{"failed":{"kind":"exit","exit_code":256}}`, "exit code 256"},
+		{`{"failed":{"kind":"exit","exit_code":1,"line":-1}}`, "line -1"},
 	} {
 		_, err := decodeMessage([]byte(tc.line))
 		switch {
@@ -40,6 +43,7 @@ func FuzzDecodeMessage(f *testing.F) {
 	f.Add([]byte(`{"id":1,"method":"succeed","machine":"m","args":{"commands":["true"]}}`))
 	f.Add([]byte(`{"environment":{"env":["A=b"],"cwd":"/"}}`))
 	f.Add([]byte(`{"cancel":{"id":3}}`))
+	f.Add([]byte(`{"called_back":{"id":3}}`))
 	f.Add([]byte(`{"finished":{}}`))
 	f.Add([]byte(`{"failed":{"kind":"exit","message":"m","lines":["l"],"exit_code":3}}`))
 	f.Add([]byte(`{"unsupported":{"version":"3.9.2"}}`))

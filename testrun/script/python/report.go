@@ -2,6 +2,7 @@ package python
 
 import (
 	"fmt"
+	"strings"
 
 	"vm-prebuild/testrun/event"
 	"vm-prebuild/testrun/script"
@@ -20,6 +21,10 @@ func (c *conversation) reporter(r script.Request) func(script.Request) (any, err
 		return c.openBlock
 	case "block_close":
 		return c.closeBlock
+	case "log_serial":
+		return c.logSerial
+	case "subtest_failed":
+		return c.subtestFailed
 	}
 	return nil
 }
@@ -35,6 +40,9 @@ func (c *conversation) log(r script.Request) (any, error) {
 	case "":
 		c.session.Bus.Say(args.Machine, args.Message)
 		return nil, nil
+	case "test_error":
+		c.session.Bus.Emit(event.TestFailure{Lines: strings.Split(args.Message, "\n")})
+		return nil, nil
 	case "debug":
 		level = event.Debug
 	case "info":
@@ -47,6 +55,34 @@ func (c *conversation) log(r script.Request) (any, error) {
 		return nil, fmt.Errorf("log: unknown level %q", args.Level)
 	}
 	c.session.Bus.Log(level, args.Machine, args.Message)
+	return nil, nil
+}
+
+// logSerial emits lines as if they came from a machine's console.
+func (c *conversation) logSerial(r script.Request) (any, error) {
+	var args struct{ Message, Machine string }
+	if err := r.Decode(&args); err != nil {
+		return nil, err
+	}
+	for line := range strings.SplitSeq(args.Message, "\n") {
+		c.session.Bus.Emit(event.Serial{Machine: args.Machine, Text: line})
+	}
+	return nil, nil
+}
+
+// subtestFailed reports a subtest after which the script goes on.
+func (c *conversation) subtestFailed(r script.Request) (any, error) {
+	var args struct {
+		Subtest string
+		Lines   []string
+		Line    int
+	}
+	if err := r.Decode(&args); err != nil {
+		return nil, err
+	}
+	c.session.Bus.Emit(event.TestFailure{
+		Lines: args.Lines, Script: c.session.ScriptPath, Line: args.Line, Subtest: args.Subtest,
+	})
 	return nil, nil
 }
 

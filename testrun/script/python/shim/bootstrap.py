@@ -13,8 +13,8 @@ if sys.version_info < (3, 11):
 if not sys.flags.safe_path:
     del sys.path[0]  # the working directory, which -c puts there
 
-import json
 from importlib.machinery import ModuleSpec
+from json.decoder import JSONDecoder
 
 
 class EmbeddedImporter:
@@ -26,7 +26,7 @@ class EmbeddedImporter:
     def find_spec(self, name, path=None, target=None):
         if name not in self.sources:
             return None
-        return ModuleSpec(name, self, is_package=name == "test_driver")
+        return ModuleSpec(name, self, is_package=name + ".*" in self.sources)
 
     def create_module(self, spec):
         return None
@@ -43,8 +43,8 @@ class EmbeddedImporter:
 def bootstrap():
     os.set_inheritable(3, False)
     reader = open(3, "rb", closefd=False)
-    writer = open(3, "wb", closefd=False)
-    init = json.loads(reader.readline())["init"]
+    writer = open(3, "wb", buffering=1 << 18, closefd=False)  # see bridge.ONE_WRITE
+    init = JSONDecoder().decode(reader.readline().decode())["init"]
     sys.meta_path.insert(0, EmbeddedImporter(init["modules"]))
 
     from test_driver.main import main

@@ -68,3 +68,87 @@ t.assertEqual(1, 1)
 with t.assertRaises(ZeroDivisionError):
     1 / 0
 join_all()
+
+# The screen, the keyboard and the rest of what only some tests need.
+minute = datetime.timedelta(minutes=1)
+alpha.wait_for_open_unix_socket("/run/s")
+alpha.wait_for_open_unix_socket("/run/s", True, minute, attempt_timeout=minute)
+alpha.wait_until_succeeds("a", minute, attempt_timeout=datetime.timedelta(seconds=5))
+alpha.wait_until_fails(command="a", timeout=minute, attempt_timeout=2)
+alpha.wait_for_file("/f", attempt_timeout=1)
+alpha.wait_for_open_port(1, attempt_timeout=1)
+alpha.wait_for_closed_port(1, attempt_timeout=1)
+print(alpha.run("c"), alpha.run("c", timeout=minute).stderr, alpha.parallel("a", "b"))
+try:
+    alpha.parallel("a", "false", "b", timeout=minute)
+except AssertionError as e:
+    print(type(e).__name__, e)
+print(succeed_all("c"), succeed_all("c", machines=[alpha, "web-1"], timeout=minute))
+alpha.send_key("ctrl-alt-delete")
+alpha.send_key("a", delay=None, log=False)
+alpha.send_chars("text\n")
+alpha.send_chars("text\n", delay=0.1)
+alpha.send_console("\n")
+print(alpha.get_tty_text(1), alpha.get_screen_text(), alpha.get_screen_text_variants())
+alpha.wait_until_tty_matches("1", "login: ")
+alpha.wait_until_tty_matches(tty=2, regexp="login: ", timeout=minute)
+alpha.dump_tty_contents("1")
+alpha.wait_for_console_text("ready")
+alpha.wait_for_console_text(re.compile("Ready", re.I | re.M) if (re := __import__("re")) else "", minute)
+alpha.wait_for_text("hello", timeout=minute)
+print(alpha.get_window_names())
+alpha.wait_for_window("Terminal")
+alpha.wait_for_x(minute)
+alpha.forward_port()
+alpha.forward_port(host_port=1, guest_port=2)
+alpha.copy_from_host_via_shell("a", "/b")
+alpha.switch_root()
+alpha.start_job(jobname="c")
+alpha.wait_for_job("d")
+alpha.log_serial("as if from the console")
+print(alpha.wait_for_monitor_prompt() == "", alpha.tmp_dir, alpha.full_console_log)
+print(alpha.name, alpha.callbacks == [driver.check_polling_conditions], alpha.logger is log, alpha.start_command)
+alpha.name = "renamed"
+alpha.log("has another name, but is the same machine")
+alpha.succeed("x")
+alpha.booted = False
+alpha.out_dir = "/elsewhere"
+print(alpha.out_dir)
+
+print(alpha.pid, alpha.process.pid, alpha.process.poll(), alpha.process is alpha.process)
+alpha.process.stdin.write(b"typed\n")
+alpha.process.stdin.flush()
+print(list(alpha.process.stdout))
+
+machines[1].qmp_client.send("query-status", {"a": 1})
+print(web_1.qmp_client.send("query-status"))
+print(web_1.wait_for_qmp_event(lambda e: e["event"] == "SHUTDOWN"))
+try:
+    web_1.wait_for_qmp_event(lambda e: True, timeout=0)
+except TimeoutError as e:
+    print(e)
+print(list(web_1.qmp_client.events()))
+try:
+    web_1.qmp_client.send("bad")
+except RuntimeError as e:
+    print(type(e).__name__, e)
+
+from test_driver.efi import EfiGuid, EfiVariable
+
+alpha.create_efi_vars()
+alpha.write_efi_vars([EfiVariable(vendor_uuid=EfiGuid.gMicrosoftVendorGuid, name="n", data=bytes([42]), flags=EfiVariable.Flags.NON_VOLATILE)])
+boot = alpha.read_efi_vars()["gEfiGlobalVariableGuid"]["Boot0001"]
+print(boot, boot.data, boot.flags, boot.volatile, boot.boot_access, boot.vendorUUID)
+alpha.dump_efi_vars()
+
+dump_machine_ssh()
+debug.breakpoint()
+debug.breakpoint(host="::1", port=1)
+log.log_test_error("two\nlines")
+log.log_serial("line", "web-1")
+log.print_serial_logs(True)
+print(machines_qemu == machines, machines_nspawn, isinstance(alpha, NspawnMachine))
+try:
+    NspawnMachine("c")
+except NotImplementedError as e:
+    print(e)

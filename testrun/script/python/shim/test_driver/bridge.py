@@ -1,38 +1,42 @@
 """The connection to the driver process.
 
 Messages are JSON objects, one per line, in both directions. A call carries an
-id; its reply carries the same one, in any order. Every thread may call.
+id; its reply carries the same one, in any order. Every thread may call. The
+driver may ask, while a call is under way, that its thread runs the callbacks
+which it gave with the call.
+
+Any call may be interrupted by an exception (Ctrl-C, or a signal handler that
+raises) without harm to the stream: a thread that no signal handler runs in does
+the reading and, for large messages, the writing.
 """
 
 from __future__ import annotations
 
-import itertools
-import json
-import math
 import os
 import signal
 import sys
 import threading
+from itertools import count
+from json.decoder import JSONDecoder
+from json.encoder import JSONEncoder
 
 from test_driver.errors import MachineError, RequestedAssertionFailed
 
 TYPE_CHECKING = False  # typing takes milliseconds to import
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import IO, Any
 
+# Messages up to this size go into the writer's buffer and out of it in one
+# piece, whatever interrupts the thread.
+ONE_WRITE = 60 << 10
 
-def seconds(duration: Any) -> float | None:
-    """Returns a number of seconds or a timedelta as seconds; None is no limit."""
-    if duration is None:
-        return None
-    if hasattr(duration, "total_seconds"):
-        duration = duration.total_seconds()
-    duration = float(duration)
-    return None if duration == math.inf else duration
+encoder = JSONEncoder(default=os.fspath, allow_nan=False, separators=(",", ":"))
+decode = JSONDecoder().decode
 
 
 class Reply:
-    """Where the thread that made a call waits for its reply."""
+    """Where the thread that made a call waits for messages about it."""
 
     def __init__(self) -> None:
         self.message: dict[str, Any] = {}
@@ -45,17 +49,25 @@ class Bridge:
         self._reader = reader
         self._writer = writer
         self._write_lock = threading.Lock()
-        self._ids = itertools.count(1)
+        self._ids = count(1)
         self._pending: dict[int, Reply] = {}
-        self._environment: tuple[dict[str, str], str] | None = None
+        self._variables: dict[Any, Any] | None = None
+        self._directory = ""
         self.forked = False
         os.register_at_fork(after_in_child=self._after_fork)
         threading.Thread(target=self._receive, name="test_driver", daemon=True).start()
 
-    def call(self, method: str, args: dict[str, Any], machine: str = "") -> Any:
+    def call(
+        self,
+        method: str,
+        args: dict[str, Any],
+        machine: str = "",
+        callback: Callable[[], None] | None = None,
+    ) -> Any:
         """Has the driver execute a method and returns its result.
 
-        machine is empty for the driver's own methods.
+        machine is empty for the driver's own methods. callback is run in this
+        thread whenever the driver asks for it; what it raises ends the call.
         """
         if self.forked:
             raise RuntimeError(
@@ -63,18 +75,22 @@ class Bridge:
                 "use threads instead of forked processes"
             )
         call_id = next(self._ids)
-        request = encode(
-            {"id": call_id, "method": method, "machine": machine, "args": args}
-        )
+        request = {"id": call_id, "method": method, "machine": machine, "args": args}
+        if callback is not None:
+            request["callbacks"] = True
+        data = encode(request)
         reply = self._pending[call_id] = Reply()
         flush_output()  # what was printed so far comes before what the call logs
         try:
-            with self._write_lock:
-                self._write(self._changed_environment() + request)
+            self._send(data, with_environment=True)
             reply.arrived.acquire()
+            while "callback" in reply.message:
+                callback()  # type: ignore[misc]  # the driver asks only for given ones
+                self._send(encode({"called_back": {"id": call_id}}))
+                reply.arrived.acquire()
         except BaseException:  # KeyboardInterrupt, or raised by a signal handler
             if self._pending.pop(call_id, None) is not None:
-                self.send({"cancel": {"id": call_id}})
+                self._send(encode({"cancel": {"id": call_id}}))
             raise
         if "error" in reply.message:
             raise error_of(**reply.message["error"])
@@ -82,31 +98,53 @@ class Bridge:
 
     def send(self, message: dict[str, Any]) -> None:
         """Sends a message that has no reply."""
+        self._send(encode(message))
+
+    def _send(self, data: bytes, with_environment: bool = False) -> None:
+        if len(data) <= ONE_WRITE:
+            self._write(data, with_environment)
+            return
+        errors: list[BaseException] = []
+
+        def write() -> None:
+            try:
+                self._write(data, with_environment)
+            except BaseException as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=write)
+        thread.start()
+        thread.join()
+        if errors:
+            raise errors[0]
+
+    def _write(self, data: bytes, with_environment: bool) -> None:
         with self._write_lock:
-            self._write(encode(message))
-
-    def _write(self, data: bytes) -> None:
-        self._writer.write(data)
-        self._writer.flush()
-
-    def _changed_environment(self) -> bytes:
-        """Machines are spawned with the environment of the script."""
-        try:
-            cwd = os.getcwd()
-        except FileNotFoundError:  # it was removed
-            cwd = "/"
-        environment = (os.environ.copy(), cwd)
-        if environment == self._environment:
-            return b""
-        self._environment = environment
-        env = [f"{key}={value}" for key, value in environment[0].items()]
-        return encode({"environment": {"env": env, "cwd": cwd}})
+            if not with_environment:
+                self._writer.write(data)
+                self._writer.flush()
+                return
+            try:
+                directory = os.getcwd()
+            except FileNotFoundError:  # it was removed
+                directory = "/"
+            # os.environ is a wrapper, which takes far longer to compare.
+            variables = getattr(os.environ, "_data", os.environ)
+            if variables == self._variables and directory == self._directory:
+                self._writer.write(data)
+            else:
+                self._writer.write(environment(directory) + data)
+                self._variables, self._directory = dict(variables), directory
+            self._writer.flush()
 
     def _receive(self) -> None:
         try:
             for line in self._reader:
-                message = json.loads(line)
-                reply = self._pending.pop(message["id"], None)
+                message = decode(line.decode())
+                if "callback" in message:
+                    reply = self._pending.get(message["id"])
+                else:
+                    reply = self._pending.pop(message["id"], None)
                 if reply is not None:
                     reply.message = message
                     reply.arrived.release()
@@ -119,9 +157,24 @@ class Bridge:
         self.forked = True
 
 
+connections: list[Bridge] = []  # the one of this process, once main has made it
+
+
+def current() -> Bridge:
+    """Returns the connection, for objects that scripts make themselves."""
+    if not connections:
+        raise RuntimeError("test_driver works only in scripts that nixos-test-run runs")
+    return connections[-1]
+
+
+def environment(directory: str) -> bytes:
+    """Returns the message that says how machines are to be spawned from now on."""
+    env = [f"{key}={value}" for key, value in os.environ.items()]
+    return encode({"environment": {"env": env, "cwd": directory}})
+
+
 def encode(message: dict[str, Any]) -> bytes:
-    text = json.dumps(message, default=os.fspath, allow_nan=False)
-    return text.encode("ascii") + b"\n"
+    return encoder.encode(message).encode("ascii") + b"\n"
 
 
 def error_of(kind: str, message: str) -> Exception:

@@ -6,34 +6,43 @@ import linecache
 import os
 import re
 
-from test_driver.bridge import Bridge, seconds
-from test_driver.errors import RequestedAssertionFailed
-from test_driver.logger import Block, Logger
-from test_driver.machine import BaseMachine, QemuMachine, retry
-from test_driver.polling_condition import PollingCondition
-from test_driver.vlan import VLan
+from test_driver import deprecation
+from test_driver.bridge import current
+from test_driver.debug import Debug, DebugNop
+from test_driver.duration import seconds
+from test_driver.errors import MachineError, RequestedAssertionFailed
+from test_driver.logger import CompositeLogger
+from test_driver.machine import BaseMachine, NspawnMachine, QemuMachine, retry
+from test_driver.polling_condition import TWO_SECONDS, Condition, PollingCondition
+from test_driver.subtest import Subtest, Subtests
+from test_driver.vlan import VLan, names_of
 
 TYPE_CHECKING = False  # typing takes milliseconds to import
 if TYPE_CHECKING:
     import unittest
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
-    from types import TracebackType
+    from types import CodeType
     from typing import Any
 
-    from test_driver.machine import Duration
+    from test_driver.bridge import Bridge
+    from test_driver.debug import DebugAbstract
+    from test_driver.duration import Duration
+    from test_driver.logger import AbstractLogger
 
 
 class InvalidScript(Exception):
     """The test script cannot be compiled."""
 
     def __init__(self, path: str, cause: Exception) -> None:
+        self.path = path
+        self.cause = cause
+        self.line = 0
         if isinstance(cause, SyntaxError) and cause.lineno:
+            self.line = cause.lineno
             super().__init__(f"{path}:{cause.lineno}: {cause.msg}")
         else:
             super().__init__(f"{path}: {cause}")
-        self.path = path
-        self.cause = cause
 
 
 class LazyTestCase:
@@ -57,96 +66,139 @@ class LazyTestCase:
         setattr(self._case(), name, value)
 
 
-class ActiveCondition:
-    """What the decorator polling_condition makes of a function.
+class Driver:
+    """All machines of a test and the script that drives them.
 
-    In a `with` statement, the condition is checked before each command.
+    The script's own is `driver`. One that a script makes itself, with the
+    arguments of any generation of nixpkgs, has machines of its own; it shares
+    the log, the VLANs and the time-out of the running test.
     """
 
-    def __init__(self, driver: Driver, condition: PollingCondition) -> None:
-        self._driver = driver
-        self.condition = condition
+    _init: dict[str, Any]
 
-    def __enter__(self) -> None:
-        self._driver.polling_conditions.append(self.condition)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        from pathlib import Path
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._driver.polling_conditions.remove(self.condition)
+        from test_driver.config import Arguments
 
-    def wait(
-        self, timeout_seconds: Duration | None = None, timeout: Duration | None = None
-    ) -> None:
-        """Waits until the condition holds (default: up to 15 minutes)."""
-        log = self._driver.log
-        description = self.condition.description
+        given = Arguments(args, kwargs)
+        if given.config.containers:
+            raise NotImplementedError(
+                "nixos-test-run cannot run containers, only virtual machines"
+            )
+        bridge = current()
+        known = {vlan["nr"]: vlan for vlan in vlans_of_test}
+        unknown = [nr for nr in given.config.vlans if nr not in known]
+        if unknown:
+            raise ValueError(
+                f"VLANs {unknown} are not among those of the running test: "
+                "start nixos-test-run with --vlans"
+            )
+        self._setup(bridge, given.logger, given.debug or DebugNop())
+        self.config = given.config
+        self.tests = given.tests
+        self.out_dir = Path.cwd() if given.out_dir is None else Path(given.out_dir)
+        self.vlans = [VLan(**known[nr]) for nr in given.config.vlans]
+        self.machines_qemu = [
+            QemuMachine(
+                start_command=machine.start_script,
+                name=machine.name,
+                keep_machine_state=given.keep_machine_state,
+                out_dir=given.out_dir,
+                logger=self.log,
+                callbacks=[self.check_polling_conditions],
+            )
+            for machine in given.machines
+        ]
+        self.machines = sorted(self.machines_qemu, key=lambda machine: machine.name)
+        self._of_test = False
 
-        def attempt(last: bool) -> bool:
-            if last:
-                log.info(f"Last chance for {description}")
-            holds = self.condition.check(force=True)
-            if not holds and not last:
-                log.info(f"({description} failure not fatal yet)")
-            return holds
-
-        with log.nested(f"waiting for {description}"):
-            retry(attempt, timeout_seconds=timeout_seconds, timeout=timeout)
-
-
-class Driver:
-    """All machines of a test and the script that drives them."""
-
-    def __init__(self, bridge: Bridge, init: dict[str, Any]) -> None:
-        self._bridge = bridge
-        self._init = init
-        self.log = self.logger = Logger(bridge)
-        self.polling_conditions: list[PollingCondition] = []
-        self.machines: list[BaseMachine] = [
-            QemuMachine(bridge, self.log, info, [self.check_polling_conditions])
+    @classmethod
+    def of_test(cls, bridge: Bridge, init: dict[str, Any]) -> Driver:
+        """Returns the driver of the test that is being run."""
+        driver = cls.__new__(cls)
+        log = CompositeLogger()
+        attach = init["debug_hook"]
+        driver._setup(bridge, log, Debug(log, attach) if attach else DebugNop())
+        driver.subtests = Subtests(log, init["keep_going"], init["subtest"])
+        driver._init = init
+        driver._of_test = True
+        driver.machines_qemu = [
+            QemuMachine.known(bridge, log, info, [driver.check_polling_conditions])
             for info in init["machines"]
         ]
-        self.vlans = [VLan(nr) for nr in init["vlans"]]
+        driver.machines = list(driver.machines_qemu)
+        vlans_of_test.extend(
+            {"nr": nr, "tmp_dir": init["tmp_dir"]} for nr in init["vlans"]
+        )
+        driver.vlans = [VLan(**vlan) for vlan in vlans_of_test]
+        return driver
+
+    def _setup(
+        self, bridge: Bridge, log: AbstractLogger | None, debug: DebugAbstract
+    ) -> None:
+        self._bridge = bridge
+        self.log = self.logger = log or CompositeLogger()
+        self.debug = debug
+        self.subtests = Subtests(self.log)
+        self.polling_conditions: list[PollingCondition] = []
+        self.machines_nspawn: list[NspawnMachine] = []
         self._test_case = LazyTestCase()
 
-    @property
-    def out_dir(self) -> Path:
-        from pathlib import Path
+    def __enter__(self) -> Driver:
+        return self
 
-        return Path(self._init["out_dir"])
+    def __exit__(self, *_: Any) -> None:
+        if not self._of_test:
+            with self.log.nested("cleanup"):
+                for machine in self.machines:
+                    machine.release()
 
-    @property
-    def tmp_dir(self) -> Path:
-        from pathlib import Path
+    def __getattr__(self, name: str) -> Any:
+        # What takes time to make, of the driver of the test.
+        init = self.__dict__.get("_init", {})
+        if name in ("out_dir", "tmp_dir") and name in init:
+            from pathlib import Path
 
-        return Path(self._init["tmp_dir"])
+            return Path(init[name])
+        if name == "tests" and init:
+            with open(init["script_path"], encoding="utf-8") as file:
+                return file.read()
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    # Symbols and script
 
     def test_symbols(self) -> dict[str, Any]:
         """Returns the globals of the script and prints their names."""
         general: dict[str, Any] = {
             "start_all": self.start_all,
-            "join_all": self.join_all,
             "test_script": self.test_script,
-            "run_tests": self.run_tests,
             "machines": self.machines,
+            "machines_qemu": self.machines_qemu,
+            "machines_nspawn": self.machines_nspawn,
             "vlans": self.vlans,
             "driver": self,
             "log": self.log,
             "os": os,
             "create_machine": self.create_machine,
             "subtest": self.subtest,
+            "run_tests": self.run_tests,
+            "join_all": self.join_all,
             "retry": retry,
-            "polling_condition": self.polling_condition,
             "serial_stdout_off": self.serial_stdout_off,
             "serial_stdout_on": self.serial_stdout_on,
+            "polling_condition": self.polling_condition,
             "BaseMachine": BaseMachine,
             "QemuMachine": QemuMachine,
+            "NspawnMachine": NspawnMachine,
             "Machine": QemuMachine,
             "t": self._test_case,
+            "debug": self.debug,
+            "dump_machine_ssh": self.dump_machine_ssh,
+            "succeed_all": self.succeed_all,
         }
+        if not self.machines:
+            general["Driver"] = Driver  # for scripts that make their own
         machines = {pythonize_name(m.name): m for m in self.machines}
         if len(self.machines) == 1:
             machines.setdefault("machine", self.machines[0])
@@ -158,17 +210,35 @@ class Driver:
 
     def run_script(self) -> None:
         """Runs the test script, for a driver that reports it."""
-        path = self._init["script_path"]
+        path = self._init["script_path"] if self._of_test else "<string>"
         try:
-            with open(path, encoding="utf-8") as file:
-                text = file.read()
+            text = self.tests
             code = compile(text, "<string>", "exec", dont_inherit=True)
         except (OSError, SyntaxError, ValueError) as error:
             raise InvalidScript(path, error) from None
         # So that tracebacks have the script's lines.
         lines = text.splitlines(True)
         linecache.cache["<string>"] = (len(text), None, lines, "<string>")
-        exec(code, self.test_symbols())
+        symbols = self.test_symbols()
+        self._warn_of_old_names(code)
+        try:
+            exec(code, symbols)
+        except MachineError:
+            raise
+        except Exception as error:
+            self.debug.post_mortem(error)
+            raise
+
+    def _warn_of_old_names(self, code: CodeType) -> None:
+        if uses_global(code, "Machine"):
+            deprecation.renamed("Machine", "QemuMachine")
+        if len(self.machines) == 1 and uses_global(code, "machine"):
+            name = pythonize_name(self.machines[0].name)
+            if name != "machine":
+                deprecation.warn(
+                    "'machine' as another name of the only machine is deprecated. "
+                    f"Use {name!r} instead."
+                )
 
     def test_script(self) -> None:
         """Runs the test script."""
@@ -182,13 +252,43 @@ class Driver:
             if machine.is_up():
                 machine.execute("sync")
 
+    def subtest(self, name: str) -> Subtest:
+        """Groups a part of the test, which reports list by its name."""
+        return self.subtests.subtest(name)
+
+    # All machines
+
     def start_all(self) -> None:
         """Starts all machines."""
-        self._bridge.call("start_all", {})
+        if self._of_test:
+            self._bridge.call("start_all", {})
+            return
+        with self.log.nested("start all VMs"):
+            for machine in self.machines:
+                machine.start()
 
     def join_all(self) -> None:
         """Waits until all machines are off."""
-        self._bridge.call("join_all", {})
+        if self._of_test:
+            self._bridge.call("join_all", {})
+            return
+        with self.log.nested("wait for all VMs to finish"):
+            for machine in self.machines:
+                machine.wait_for_shutdown()
+
+    def succeed_all(
+        self,
+        command: str,
+        machines: Iterable[BaseMachine | str] | None = None,
+        timeout: Duration | None = None,
+    ) -> dict[str, str]:
+        """Runs a command on all machines, or on some, at once; it must succeed on
+        each. Returns the outputs by machine."""
+        names = names_of(self.machines if machines is None else machines)
+        return self._bridge.call(
+            "succeed_all",
+            {"machines": names, "command": command, "timeout": seconds(timeout)},
+        )
 
     def create_machine(
         self,
@@ -203,19 +303,32 @@ class Driver:
             legacy = dict(start_command)
             start_command = legacy.pop("startCommand")
             return self.create_machine(start_command, **legacy)
-        info = self._bridge.call(
-            "create_machine",
-            {
-                "start_command": start_command,
-                "name": name,
-                "keep_machine_state": keep_machine_state or keep_vm_state,
-            },
+        if keep_vm_state:
+            deprecation.renamed(
+                "create_machine(keep_vm_state=…)", "create_machine(keep_machine_state=…)"
+            )
+        return QemuMachine(
+            start_command=start_command,
+            name=name,
+            keep_machine_state=keep_machine_state or keep_vm_state,
+            logger=self.log,
         )
-        return QemuMachine(self._bridge, self.log, info)
 
-    def subtest(self, name: str) -> Block:
-        """Groups a part of the test, which reports list by its name."""
-        return self.log.subtest(name)
+    def dump_machine_ssh(self, offset: int | None = None) -> None:
+        """Prints how to log in to each machine, where the test has a backdoor."""
+        table = self._bridge.call("dump_machine_ssh", {"offset": offset})
+        if table:
+            print(table)
+
+    def serial_stdout_on(self) -> None:
+        """Shows serial consoles on the terminal (they always are recorded)."""
+        self.log.print_serial_logs(True)
+
+    def serial_stdout_off(self) -> None:
+        """Hides serial consoles on the terminal."""
+        self.log.print_serial_logs(False)
+
+    # Polling conditions
 
     def polling_condition(
         self,
@@ -228,14 +341,21 @@ class Driver:
         """Decorator: makes a condition of a function that returns False or
         raises when it does not hold. It is called every interval (default 2 s)
         at most."""
-        if interval is None:
-            interval = 2.0 if seconds_interval is None else seconds_interval
-
-        def decorate(fun: Callable[[], bool | None]) -> ActiveCondition:
-            condition = PollingCondition(
-                fun, self.log, seconds(interval) or 0.0, description
+        if seconds_interval is not None:
+            deprecation.renamed(
+                "polling_condition(seconds_interval=…)", "polling_condition(interval=…)"
             )
-            return ActiveCondition(self, condition)
+            interval = seconds_interval if interval is None else interval
+        seconds(interval, "polling_condition")
+
+        def decorate(fun: Callable[[], bool | None]) -> Condition:
+            condition = PollingCondition(
+                fun,
+                self.log,
+                TWO_SECONDS if interval is None else interval,
+                description,
+            )
+            return Condition(condition, self.polling_conditions)
 
         return decorate if fun_ is None else decorate(fun_)
 
@@ -243,14 +363,28 @@ class Driver:
         for condition in self.polling_conditions:
             condition.maybe_raise()
 
-    def serial_stdout_on(self) -> None:
-        """Shows serial consoles on the terminal (they always are recorded)."""
-        self._bridge.call("serial_stdout", {"on": True})
 
-    def serial_stdout_off(self) -> None:
-        self._bridge.call("serial_stdout", {"on": False})
+vlans_of_test: list[dict[str, Any]] = []  # arguments of VLan
 
 
 def pythonize_name(name: str) -> str:
     """Returns the identifier under which scripts know a machine."""
     return re.sub("^[^A-Za-z_]|[^A-Za-z0-9_]", "_", name)
+
+
+def uses_global(code: CodeType, name: str) -> bool:
+    """Says whether code reads a global variable, itself or in a function."""
+    if name in code.co_names:  # those of attributes as well
+        import dis
+
+        for instruction in dis.get_instructions(code):
+            if instruction.argval == name and instruction.opname in (
+                "LOAD_NAME",
+                "LOAD_GLOBAL",
+            ):
+                return True
+    return any(
+        uses_global(constant, name)
+        for constant in code.co_consts
+        if isinstance(constant, type(code))
+    )

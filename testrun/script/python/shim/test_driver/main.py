@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+import threading
 
-from test_driver.bridge import Bridge, flush_output
+from test_driver.bridge import Bridge, connections, flush_output
 from test_driver.driver import Driver
 
 TYPE_CHECKING = False  # typing takes milliseconds to import
@@ -17,14 +18,20 @@ def main(reader: IO[bytes], writer: IO[bytes], init: dict[str, Any]) -> None:
     if hasattr(sys.stdout, "reconfigure"):
         # Whole lines, in the order of the driver's own.
         sys.stdout.reconfigure(line_buffering=True)
+    threading.excepthook = show_thread
     bridge = Bridge(reader, writer)
-    driver = Driver(bridge, init)
+    connections.append(bridge)
+    driver = None
     error: BaseException | None = None
     try:
+        driver = Driver.of_test(bridge, init)
         if init["mode"] == "interact":
+            from test_driver.interactive import interact
+
             interact(driver)
         else:
             driver.run_script()
+            driver.subtests.finish()
     except BaseException as e:  # SystemExit and KeyboardInterrupt too
         error = e
     if bridge.forked:
@@ -33,26 +40,16 @@ def main(reader: IO[bytes], writer: IO[bytes], init: dict[str, Any]) -> None:
 
     from test_driver.failure import outcome
 
-    bridge.send(outcome(error))
+    bridge.send(outcome(error, driver.subtests.failed if driver else []))
 
 
-def interact(driver: Driver) -> None:
-    """Offers the script's symbols in Python's own console."""
-    import code
-    import signal
+def show_thread(ended: threading.ExceptHookArgs) -> None:
+    """Shows what has ended a thread of the script, which goes on."""
+    if ended.exc_value is None or issubclass(ended.exc_type, SystemExit):
+        return
 
-    signal.signal(signal.SIGTSTP, signal.SIG_IGN)  # nobody could continue us
-    symbols = driver.test_symbols()
-    try:
-        import readline
-        import rlcompleter
-    except ImportError:
-        pass  # a Python without line editing
-    else:
-        readline.set_completer(rlcompleter.Completer(symbols).complete)
-        readline.parse_and_bind("tab: complete")
-    code.interact(
-        banner="test_script() runs the test; Ctrl-D leaves.",
-        local=symbols,
-        exitmsg="",
-    )
+    from test_driver.failure import traceback_of
+
+    name = ended.thread.name if ended.thread else "unknown"
+    lines = traceback_of(ended.exc_value)
+    print(f"Exception in thread {name}:", *lines, sep="\n", file=sys.stderr)

@@ -1,0 +1,6 @@
+import sys
+
+with subtest("fails"):
+    only.succeed("false")
+with subtest("stops"):
+    sys.exit(0)

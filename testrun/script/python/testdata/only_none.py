@@ -1,0 +1,3 @@
+with subtest("a"):
+    print("not reached")
+print("end")

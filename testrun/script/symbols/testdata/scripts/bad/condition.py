@@ -1,0 +1,6 @@
+@polling_condition
+def healthy() -> bool:
+    return True
+
+
+healthy.await_it()

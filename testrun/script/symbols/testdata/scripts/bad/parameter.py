@@ -1,0 +1,1 @@
+machine.wait_for_unit("a", time_out=5)
