@@ -94,6 +94,13 @@ func start(t *testing.T, c config, script string, args ...string) *run {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
+	return startIn(t, dir, nil, c, script, args...)
+}
+
+// startIn is start with a runtime directory that outlives the run, and more
+// environment variables.
+func startIn(t *testing.T, dir string, env []string, c config, script string, args ...string) *run {
+	t.Helper()
 	c["test_script"] = filepath.Join(dir, "script.py")
 	text, err := json.Marshal(c)
 	if err != nil {
@@ -105,11 +112,11 @@ func start(t *testing.T, c config, script string, args ...string) *run {
 		}
 	}
 	r := &run{t: t, out: filepath.Join(dir, "out"), tag: "VM_PREBUILD_E2E=" + dir, lines: make(chan string, 100000)}
-	if err := os.Mkdir(r.out, 0o700); err != nil {
+	if err := os.MkdirAll(r.out, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	r.cmd = exec.Command(tool(t, "nixos-test-run"), append([]string{"--config", filepath.Join(dir, "config.json"), "-o", r.out}, args...)...)
-	r.cmd.Env = append(os.Environ(), r.tag, "XDG_RUNTIME_DIR="+dir)
+	r.cmd.Env = append(append(os.Environ(), r.tag, "XDG_RUNTIME_DIR="+dir), env...)
 	reader, writer, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)

@@ -130,9 +130,9 @@ type (
 	Mover interface {
 		SetDirs(Dirs)
 	}
-	// Processer tells the number of the machine's process; 0 when it does not
+	// HasProcess tells the number of the machine's process; 0 when it does not
 	// run.
-	Processer interface {
+	HasProcess interface {
 		PID() int
 	}
 	// Linker cuts and restores the machine's links to the VLANs.
