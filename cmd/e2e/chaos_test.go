@@ -43,7 +43,7 @@ type fault struct {
 }
 
 const (
-	chaosBoot  = 60 * time.Second
+	chaosBoot  = 45 * time.Second
 	chaosGrace = 20 * time.Second
 )
 
