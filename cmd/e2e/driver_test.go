@@ -284,7 +284,7 @@ func TestSIGSTOPOfQEMU(t *testing.T) {
 	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	r.await(`!!! .*machine "machine": no answer from the guest's shell after .*: QEMU \(pid \d+\) is stopped`, timeout+10*time.Second)
+	r.await(`!!! .*machine "machine": QEMU \(pid \d+\) is stopped by a signal or a debugger: no answer from the guest's shell after `, timeout+10*time.Second)
 	t.Logf("reported %v after the stop", time.Since(begin))
 	if code, _ := r.end(10 * time.Second); code != 3 {
 		t.Errorf("exit code %d, want 3", code)

@@ -268,7 +268,7 @@ func (p *process) shellError(err error) error {
 		return err
 	}
 	if why := p.stalled(); why != "" {
-		err = fmt.Errorf("%w: %s", err, why)
+		err = fmt.Errorf("%s: %w", why, err) // hints come last
 	}
 	return &machine.Error{Machine: p.cfg.Name, Err: err, Console: machine.Tail(p.console.lines())}
 }
