@@ -188,7 +188,8 @@ func writeJournal(ctx context.Context, file string, m machine.Machine) error {
 	if err != nil {
 		return err
 	}
-	r, err := sh.Run(ctx, fmt.Sprintf("journalctl --no-pager --lines=%d | tail -c %d", journalLines, maxJournalFile), postMortemStep)
+	command := fmt.Sprintf("command -v journalctl >/dev/null || exit 127; journalctl --no-pager --lines=%d | tail -c %d", journalLines, maxJournalFile)
+	r, err := sh.Run(ctx, command, postMortemStep)
 	switch {
 	case err != nil:
 		return err

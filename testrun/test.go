@@ -148,12 +148,16 @@ func (t *Test) Fail(reason error) {
 
 // Close ends the machines at once, frees all that the test holds, and
 // completes its reports. The error is what went wrong in that, not what Fail
-// was told. It is safe to call it more than once.
+// was told; a test that failed leaves the same files as with [Run]. It is safe
+// to call Close more than once.
 func (t *Test) Close() error {
 	t.closing.Do(func() {
 		t.mu.Lock()
 		failure := t.failure
 		t.mu.Unlock()
+		if failure != nil {
+			t.d.postMortem(context.Background(), t.page)
+		}
 		ended := t.d.close()
 		t.finish(errors.Join(failure, ended))
 		t.closed = errors.Join(ended, t.d.bus.Close())

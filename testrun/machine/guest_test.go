@@ -1,8 +1,10 @@
 package machine_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -74,6 +76,31 @@ func (f *fake) command(ctx context.Context, args []string) *exec.Cmd {
 	cmd.Env = append(os.Environ(), "PATH="+f.path+":"+os.Getenv("PATH"))
 	cmd.WaitDelay = time.Second
 	return cmd
+}
+
+// Feed and Receive make the fake's shell a machine.Streamer.
+func (f *fake) Feed(ctx context.Context, command string, in io.Reader, n int64) (machine.Result, error) {
+	input, err := io.ReadAll(io.LimitReader(in, n))
+	if err != nil {
+		return machine.Result{}, err
+	}
+	cmd := f.command(ctx, []string{"bash", "-c", "set -euo pipefail; " + command})
+	cmd.Stdin = bytes.NewReader(input)
+	return result(cmd.Output())
+}
+
+func (f *fake) Receive(ctx context.Context, command string, w io.Writer) (machine.Result, error) {
+	cmd := f.command(ctx, []string{"bash", "-c", "set -euo pipefail; " + command})
+	cmd.Stdout = w
+	return result(nil, cmd.Run())
+}
+
+func result(out []byte, err error) (machine.Result, error) {
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return machine.Result{Status: exit.ExitCode(), Stdout: out, Stderr: exit.Stderr}, nil
+	}
+	return machine.Result{Stdout: out}, err
 }
 
 func timeoutArg(d time.Duration) string { return strconv.FormatFloat(d.Seconds(), 'f', -1, 64) }

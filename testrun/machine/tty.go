@@ -71,7 +71,7 @@ func (g *Guest) waitForChange(ctx context.Context, c change) error {
 if [ "$new" != "$seen" ]; then printf %s "$new"; exit 0; fi`
 	look := "look() { bash -c " + Quote("set -euo pipefail; "+c.command) + "; echo =$?; }"
 	seen := ""
-	for {
+	for rest := 20 * time.Millisecond; ; rest = min(2*rest, 80*time.Millisecond) {
 		code := fmt.Sprintf("set +e\n%s\nseen=%s\n%s", look, seen, body)
 		encoded, err := g.poll(ctx, c.timeout-time.Since(start), code)
 		var late *AssertionError
@@ -88,8 +88,12 @@ if [ "$new" != "$seen" ]; then printf %s "$new"; exit 0; fi`
 		if ok, err := g.matches(c, re, status, text(output)); ok || err != nil {
 			return err
 		}
-		if seen = encoded; len(seen) > maxSeen {
-			seen = "" // too long for a command: then every output is news
+		const most = 64 << 10 // the kernel takes 128 KiB as a command
+		if seen = encoded; len(seen) > most {
+			seen = "" // then every output is news
+		}
+		if err := pause(ctx, rest); err != nil { // something may change all the time
+			return err
 		}
 	}
 }
@@ -112,9 +116,6 @@ func splitStatus(encoded string) (output []byte, status int, err error) {
 	status, err = strconv.Atoi(string(all[at:]))
 	return all[:at-1], status, err
 }
-
-// maxSeen bounds the part of a command that tells what is known already.
-const maxSeen = 64 << 10
 
 // statusMark is what comes between an output and its exit status.
 const statusMark = '='

@@ -310,7 +310,10 @@ func (p *Page) failure(e event.TestFailure) {
 	}
 	line.text = message(f.lines)
 	p.log.add(line)
-	if len(p.failures) < maxFailures {
+	// What nixpkgs' driver says of a subtest is said again by the script's own
+	// account, in which the line is known.
+	repeated := strings.HasPrefix(line.text, `Test "`) && strings.Contains(line.text, `" failed with error: `)
+	if len(p.failures) < maxFailures && !repeated {
 		f.source = source(e.Script, e.Line)
 		p.failures = append(p.failures, f)
 	}

@@ -154,7 +154,7 @@ func drama(t testing.TB, sink event.Sink, dir string) {
 			failure = f.run("client", "curl -sf http://server/ | grep '<h1>It works'", 450*time.Millisecond, 1, "", "curl: (22) The requested URL returned error: 503\n")
 			return failure
 		})
-		f.tell(event.Log{Level: event.Error, Text: `Test "greets" failed with error: "` + failure + `"`})
+		f.tell(event.TestFailure{Lines: []string{`Test "greets" failed with error: "` + failure + `"`}})
 		return failure
 	})
 	f.tell(event.TestFailure{Script: script, Line: 23, Lines: []string{
@@ -231,7 +231,7 @@ func TestPage(t *testing.T) {
 			t.Errorf("%s: %q is missing", what, want)
 		}
 	}
-	for _, bad := range []string{"<script>document", "<img src=x", "\x1b", "\x00", "ZgotmplZ"} {
+	for _, bad := range []string{`id="failure-2"`, "<script>document", "<img src=x", "\x1b", "\x00", "ZgotmplZ"} {
 		if strings.Contains(page, bad) {
 			t.Errorf("the page has %q", bad)
 		}

@@ -72,37 +72,36 @@ _vmt_term() {
 	kill -TERM $p 2>/dev/null
 }
 
-# Runs in a process of its own, whose standard output is read: bytes command.
-_vmt_child() {
-	trap - INT QUIT # which bash ignores in the background
-	_vmt_c=$2
-	if [[ $1 != - ]]; then
-		if [[ $_vmt_port ]]; then exec <"$_vmt_port"; fi
-		# What the command leaves of its input must not become a command.
-		head -c "$1" | {
-			set --
-			(set -euo pipefail; eval "$_vmt_c")
-			_vmt_s=$?
-			cat >/dev/null
-			exit $_vmt_s
-		}
-		exit
-	fi
-	exec </dev/null
-	set --
-	if [[ $_vmt_tee ]]; then
-		(set -euo pipefail; eval "$_vmt_c") | tee "$_vmt_tee"
-		exit ${PIPESTATUS[0]}
-	fi
-	set -euo pipefail
-	eval "$_vmt_c"
-}
-
 # _vmt_run NUMBER LIMIT UNTIL BYTES COMMAND: one attempt. It sets _vmt_s, the
 # status, _vmt_x, the output or its beginning, _vmt_n, whether a NUL comes next,
 # _vmt_o, what is left in base64, and _vmt_how.
 _vmt_run() {
-	exec 7< <(_vmt_child "$4" "$5")
+	exec 7< <(
+		# A process of its own. This is no function because bash 5.2 complains
+		# when "set -e" ends an eval in a function of a subshell.
+		trap - INT QUIT # which bash ignores in the background
+		_vmt_c=$5
+		if [[ $4 != - ]]; then
+			if [[ $_vmt_port ]]; then exec <"$_vmt_port"; fi
+			# What the command leaves of its input must not become a command.
+			head -c "$4" | {
+				set --
+				(set -euo pipefail; eval "$_vmt_c")
+				_vmt_s=$?
+				cat >/dev/null
+				exit $_vmt_s
+			}
+			exit
+		fi
+		exec </dev/null
+		set --
+		if [[ $_vmt_tee ]]; then
+			(set -euo pipefail; eval "$_vmt_c") | tee "$_vmt_tee"
+			exit ${PIPESTATUS[0]}
+		fi
+		set -euo pipefail
+		eval "$_vmt_c"
+	)
 	local p=$! late= w= r LC_ALL=C IFS=
 	_vmt_x= _vmt_o= _vmt_n=0 _vmt_how=-
 	# Reading a pipe, bash takes one byte at a time, so it reads short outputs

@@ -196,7 +196,7 @@ func (c *Conn) Connect(ctx context.Context, say func(line string)) error {
 // standard input is empty. A positive timeout ends the command in the guest
 // with status 124, as coreutils' timeout does; when the guest does not even
 // report that within [Grace], the error is a *TimeoutError. Without one, only
-// ctx limits the wait. Standard error is complete when the status is not 0.
+// ctx limits the wait. Standard error is surely complete when the status is not 0.
 func (c *Conn) Run(ctx context.Context, command string, timeout time.Duration) (machine.Result, error) {
 	r, _, err := c.collect(ctx, call{command: command, limit: timeout})
 	return r, err
@@ -337,8 +337,8 @@ func (c *Conn) exchange(ctx context.Context, k call, w io.Writer) (r machine.Res
 		return r, false, err
 	}
 	r.Status = end.status
-	if c.stderr != nil && end.status != 0 {
-		r.Stderr = c.stderr.until(ctx, number)
+	if c.stderr != nil {
+		r.Stderr = c.stderr.until(ctx, number, end.status != 0)
 	}
 	return r, end.how != howAgain, nil
 }

@@ -45,6 +45,9 @@ func newGuest(t testing.TB, preamble string, o shell.Options, wrap func(net.Conn
 	cmd := exec.Command("bash", "-c", preamble+`echo "`+shell.Greeting+`"; exec bash --norc`)
 	cmd.Stdin, cmd.Stdout = theirs, theirs
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	cmd.WaitDelay = time.Second
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -53,6 +56,9 @@ func newGuest(t testing.TB, preamble string, o shell.Options, wrap func(net.Conn
 		g.Close()
 		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 		_ = cmd.Wait()
+		if strings.Contains(stderr.String(), "pop_var_context") {
+			t.Errorf("bash complains: %s", &stderr)
+		}
 	})
 	return g
 }

@@ -294,15 +294,16 @@ func (l *lineReader) forget() {
 // what a console's socket cannot take.
 const markLimit = time.Second
 
-// until waits for the mark of a command and returns what came before it.
-func (l *lineReader) until(ctx context.Context, number uint64) []byte {
+// until returns what a command has written so far or, when it is to be marked,
+// waits for the mark and returns all that came before.
+func (l *lineReader) until(ctx context.Context, number uint64, mark bool) []byte {
 	late := time.NewTimer(markLimit)
 	defer late.Stop()
 	for {
 		l.mu.Lock()
 		kept, marked, news := l.kept, l.marked, l.news
 		l.mu.Unlock()
-		if marked >= number {
+		if marked >= number || !mark {
 			return bytes.Clone(kept)
 		}
 		select {
