@@ -146,27 +146,28 @@ func TestTotalLoss(t *testing.T) {
 
 func TestDelayKeepsOrder(t *testing.T) {
 	v, c := startMachines(t, Options{Seed: 7}, "a", "b")
-	const delay, jitter = 100 * time.Millisecond, 90 * time.Millisecond
+	const delay, jitter = 30 * time.Millisecond, 25 * time.Millisecond
 	set(t, v.SetDelay("a", delay, jitter))
 	begin := time.Now()
-	const n = 200
+	const n = 100
+	underWay := make(chan struct{}, 8) // a socket's queue holds ten
 	go func() {
 		for i := range n {
+			underWay <- struct{}{}
 			_, _ = c[0].data.Write(numbered(i))
-			time.Sleep(time.Millisecond)
 		}
 	}()
 	for i := range n {
 		if got := c[1].number(t); got != i {
 			t.Fatalf("received frame %d, want %d", got, i)
 		}
-		if i == 0 {
-			if took := time.Since(begin); took < delay-jitter {
-				t.Errorf("the first frame took %v", took)
-			}
+		<-underWay
+		if took := time.Since(begin); took < delay-jitter {
+			t.Fatalf("frame %d took %v", i, took)
 		}
 	}
-	if took := time.Since(begin); took < delay-jitter+n*time.Millisecond {
+	// Eight frames at a time, each of them at least as long as this.
+	if took := time.Since(begin); took < n/8*(delay-jitter) {
 		t.Errorf("all frames took %v", took)
 	}
 }
