@@ -16,7 +16,8 @@ const (
 	// is a second of a gigabit Ethernet and more than any guest sends here.
 	maxUnderWay = 128 << 20
 	// overdue is how long a delayed frame waits for a client whose queue is full.
-	// Timers are coarse, so delayed frames come in bunches, and a socket holds ten.
+	// Timers are coarse, so delayed frames come in bunches, and a socket holds some
+	// hundred small ones or three of 64 KiB.
 	overdue   = 50 * time.Millisecond
 	retryFull = 500 * time.Microsecond
 )

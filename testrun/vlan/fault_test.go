@@ -150,7 +150,7 @@ func TestDelayKeepsOrder(t *testing.T) {
 	set(t, v.SetDelay("a", delay, jitter))
 	begin := time.Now()
 	const n = 100
-	underWay := make(chan struct{}, 8) // a socket's queue holds ten
+	underWay := make(chan struct{}, 8) // far from what a socket holds
 	go func() {
 		for i := range n {
 			underWay <- struct{}{}
