@@ -34,6 +34,7 @@ setup:
 build:
 	CGO_ENABLED=1 $(GO) build $(STATIC) -o $(BIN)/ $(addprefix ./cmd/,$(TOOLS))
 	ln -sf nixos-test-run $(BIN)/nixos-test-driver
+	ln -sf nixos-test-run $(BIN)/generate-driver-symbols
 
 lint: $(LINT_BIN)
 	$(GO) vet ./...
@@ -78,7 +79,7 @@ soak: test
 	VM_PREBUILD_SOAK=1 $(GO) test -count=1 -timeout 60m -v -run 'Kill' ./storedb
 	. nix/offline/env.sh && export VM_PREBUILD_SOAK=1 && \
 	  VM_PREBUILD_BIN=$(abspath $(BIN)) VM_PREBUILD_MANIFEST=$(abspath $(CACHE))/prebuilt/manifest.json \
-	  $(GO) test -count=1 -timeout 180m -v -run 'Kill' ./cmd/e2e && \
+	  $(GO) test -count=1 -timeout 180m -v -run 'Kill|Chaos' ./cmd/e2e && \
 	  VM_PREBUILD_BIN=$(abspath $(BIN)) VM_PREBUILD_MANIFEST=$(abspath $(CACHE))/prebuilt/manifest.json \
 	  $(GO) test -count=10 -timeout 60m -run 'SIG' ./cmd/e2e
 

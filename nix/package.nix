@@ -48,7 +48,9 @@ buildGoModule {
   ];
   # The Go tests start QEMU and Nix; `make test` runs them.
   doCheck = false;
+  # The names of nixpkgs' programs. The second has no manual of its own.
   postInstall = ''
+    ln -s nixos-test-run $out/bin/nixos-test-driver
     man=$out/share/man/man1 bash=$out/share/bash-completion/completions
     zsh=$out/share/zsh/site-functions fish=$out/share/fish/vendor_completions.d
     mkdir -p $man $bash $zsh $fish
@@ -59,7 +61,7 @@ buildGoModule {
       $tool --completion zsh >$zsh/_$name
       $tool --completion fish >$fish/$name.fish
     done
-    ln -s nixos-test-run $out/bin/nixos-test-driver
+    ln -s nixos-test-run $out/bin/generate-driver-symbols
   '';
   meta = {
     description = "NixOS VM tests without the waiting";

@@ -1,2 +1,2 @@
 # NAR hash of what `go mod vendor` makes; nix/update-vendor-hash.sh writes it.
-"sha256-cNj+s85lVulC87p9L7YfGD7AxaSgxMci/yY9D3OPpZQ="
+"sha256-0SqHces/qCGbBjh3dOh1Xkwsu5Yhl33phFGzH0/6Qqw="

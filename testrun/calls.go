@@ -50,6 +50,18 @@ func (t duration) or(otherwise time.Duration) time.Duration {
 	return time.Duration(min(max(*t.Seconds, 0), maxSeconds) * float64(time.Second))
 }
 
+// timeouts reads the time-outs of a wait.
+type timeouts struct {
+	Timeout duration
+	Attempt duration `json:"attempt_timeout"`
+}
+
+// of sets how long g waits for an attempt and returns how long in all.
+func (t timeouts) of(g *machine.Guest) time.Duration {
+	g.Attempt = t.Attempt.or(0)
+	return t.Timeout.or(machine.DefaultTimeout)
+}
+
 // none stands for a result that a script does not see.
 var none any
 
@@ -63,7 +75,8 @@ var driverCalls = merged(testCalls, vlanCalls, severalCalls, testSSHCalls)
 
 // machineCalls are the operations of a machine. Their arguments have the names
 // that they have in nixpkgs' Python driver.
-var machineCalls = merged(lifeCycleCalls, commandCalls, unitCalls, fileCalls, parallelCalls, sshCalls)
+var machineCalls = merged(lifeCycleCalls, commandCalls, unitCalls, fileCalls, parallelCalls,
+	screenCalls, consoleCalls, qemuCalls, efiCalls, sshCalls)
 
 // merged is the union of tables that have no name in common.
 func merged[C any](tables ...map[string]C) map[string]C {

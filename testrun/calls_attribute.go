@@ -32,7 +32,7 @@ func getAttribute(_ context.Context, g *machine.Guest, r script.Request) (any, e
 	case "connected":
 		return g.Connected(), nil
 	case "pid":
-		if p, ok := g.Machine.(machine.Processer); ok && p.PID() != 0 {
+		if p, ok := g.Machine.(machine.HasProcess); ok && p.PID() != 0 {
 			return p.PID(), nil
 		}
 		return none, nil

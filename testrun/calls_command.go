@@ -18,15 +18,26 @@ var commandCalls = map[string]machineCall{
 	"wait_until_fails":     waitCommand((*machine.Guest).WaitUntilFails),
 	"wait_for_open_port":   waitPort((*machine.Guest).WaitForOpenPort),
 	"wait_for_closed_port": waitPort((*machine.Guest).WaitForClosedPort),
-	"wait_for_file": func(ctx context.Context, g *machine.Guest, r script.Request) (any, error) {
+	"wait_for_open_unix_socket": func(ctx context.Context, g *machine.Guest, r script.Request) (any, error) {
 		var a struct {
-			Filename string   `json:"filename"`
-			Timeout  duration `json:"timeout"`
+			Addr     string
+			Datagram bool `json:"is_datagram"`
+			timeouts
 		}
 		if err := r.Decode(&a); err != nil {
 			return nil, err
 		}
-		return none, g.WaitForFile(ctx, a.Filename, a.Timeout.or(machine.DefaultTimeout))
+		return none, g.WaitForOpenUnixSocket(ctx, a.Addr, a.Datagram, a.of(g))
+	},
+	"wait_for_file": func(ctx context.Context, g *machine.Guest, r script.Request) (any, error) {
+		var a struct {
+			Filename string
+			timeouts
+		}
+		if err := r.Decode(&a); err != nil {
+			return nil, err
+		}
+		return none, g.WaitForFile(ctx, a.Filename, a.of(g))
 	},
 	"sleep": func(ctx context.Context, g *machine.Guest, r script.Request) (any, error) {
 		var a struct {
@@ -56,26 +67,26 @@ func waitCommand(f func(*machine.Guest, context.Context, string, time.Duration) 
 	return func(ctx context.Context, g *machine.Guest, r script.Request) (any, error) {
 		var a struct {
 			Command string
-			Timeout duration
+			timeouts
 		}
 		if err := r.Decode(&a); err != nil {
 			return nil, err
 		}
-		return f(g, ctx, a.Command, a.Timeout.or(machine.DefaultTimeout))
+		return f(g, ctx, a.Command, a.of(g))
 	}
 }
 
 func waitPort(f func(*machine.Guest, context.Context, string, int, time.Duration) error) machineCall {
 	return func(ctx context.Context, g *machine.Guest, r script.Request) (any, error) {
 		a := struct {
-			Port    int
-			Addr    string
-			Timeout duration
+			Port int
+			Addr string
+			timeouts
 		}{Addr: "localhost"}
 		if err := r.Decode(&a); err != nil {
 			return nil, err
 		}
-		return none, f(g, ctx, a.Addr, a.Port, a.Timeout.or(machine.DefaultTimeout))
+		return none, f(g, ctx, a.Addr, a.Port, a.of(g))
 	}
 }
 
@@ -91,7 +102,8 @@ func execute(ctx context.Context, g *machine.Guest, r script.Request) (any, erro
 	if err := r.Decode(&a); err != nil {
 		return nil, err
 	}
-	status, output, err := g.Execute(ctx, a.Command, a.Timeout.or(0), a.CheckOutput)
+	result, err := g.Execute(ctx, a.Command, a.Timeout.or(0), a.CheckOutput)
+	status := result.Status
 	switch {
 	case err != nil:
 		return nil, err
@@ -100,5 +112,5 @@ func execute(ctx context.Context, g *machine.Guest, r script.Request) (any, erro
 	case !a.CheckReturn:
 		status = -1
 	}
-	return []any{status, strings.ToValidUTF8(string(output), "\uFFFD")}, nil
+	return []any{status, strings.ToValidUTF8(string(result.Stdout), "\uFFFD")}, nil
 }

@@ -16,6 +16,13 @@ var fileCalls = map[string]machineCall{
 		}
 		return none, g.CopyFromHost(ctx, r.Env.Dir, a.Source, a.Target)
 	},
+	"copy_from_host_via_shell": func(ctx context.Context, g *machine.Guest, r script.Request) (any, error) {
+		var a struct{ Source, Target string }
+		if err := r.Decode(&a); err != nil {
+			return nil, err
+		}
+		return none, g.CopyFromHostViaShell(ctx, r.Env.Dir, a.Source, a.Target)
+	},
 	"copy_from_machine": func(ctx context.Context, g *machine.Guest, r script.Request) (any, error) {
 		var a struct {
 			Source    string `json:"source"`

@@ -2,7 +2,6 @@ package testrun
 
 import (
 	"context"
-	"strings"
 
 	"vm-prebuild/testrun/machine"
 	"vm-prebuild/testrun/script"
@@ -43,9 +42,6 @@ var lifeCycleCalls = map[string]machineCall{
 	},
 	"get_attribute": getAttribute,
 	"set_attribute": setAttribute,
-	"get_console_log": func(_ context.Context, g *machine.Guest, _ script.Request) (any, error) {
-		return strings.Join(g.Machine.Console(), "\n"), nil
-	},
 	"send_monitor_command": func(ctx context.Context, g *machine.Guest, r script.Request) (any, error) {
 		var a struct{ Command string }
 		if err := r.Decode(&a); err != nil {

@@ -11,6 +11,7 @@ import (
 
 	"vm-prebuild/testrun/event"
 	"vm-prebuild/testrun/machine"
+	"vm-prebuild/testrun/reaper"
 	"vm-prebuild/testrun/script"
 	"vm-prebuild/testrun/vlan"
 )
@@ -36,8 +37,14 @@ func (r *recorder) log() string {
 func driverWithVLAN(t *testing.T) (*driver, *recorder) {
 	t.Helper()
 	events := &recorder{}
+	r, err := reaper.Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Close() })
 	d := &driver{
 		bus:      event.NewBus(events),
+		reaper:   r,
 		seed:     42,
 		machines: map[string]machine.Machine{"a": &fake{}, "b": &fake{}},
 		cfg:      Config{PCAPDir: "captures", OutDir: t.TempDir()},
@@ -137,7 +144,11 @@ func TestVLANCallsNeedTheHub(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.Close()
+	defer func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
 	d := &driver{bus: event.NewBus(), vlans: []vlan.Switch{s}}
 	for method := range vlanCalls {
 		if _, err := call(t, d, method, `{"vlan": 1}`); err == nil || !strings.Contains(err.Error(), "VLAN 1 is a vde_switch: ") || !strings.Contains(err.Error(), "\nhint: ") {

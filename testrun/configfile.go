@@ -35,6 +35,9 @@ func ReadConfig(path string) (Config, error) {
 	return parseConfig(path, text)
 }
 
+// configHint helps with files of another form. nixpkgs has changed it before.
+const configHint = "\nhint: this is to be the configuration that driver.nix writes, of nixpkgs 26.05 and later"
+
 func parseConfig(path string, text []byte) (Config, error) {
 	c, err := decodeConfig(text)
 	var at *positionError
@@ -82,7 +85,7 @@ func decodeConfig(text []byte) (Config, error) {
 	} {
 		v, ok := last(members, key.name)
 		if !ok {
-			return Config{}, fmt.Errorf("key %q is missing", key.name)
+			return Config{}, fmt.Errorf("key %q is missing%s", key.name, configHint)
 		}
 		if err := key.decode(v); err != nil {
 			return Config{}, err
@@ -201,9 +204,9 @@ func (v value) decode(dst any) error {
 
 func (v value) mismatch(expected string) error {
 	if v.path == "" {
-		return v.errorf("found %s, expected %s", v.kind(), expected)
+		return v.errorf("found %s, expected %s%s", v.kind(), expected, configHint)
 	}
-	return v.errorf("key %q: found %s, expected %s", v.path, v.kind(), expected)
+	return v.errorf("key %q: found %s, expected %s%s", v.path, v.kind(), expected, configHint)
 }
 
 // kind says what the value is; short ones in full.

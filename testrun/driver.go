@@ -15,6 +15,7 @@ import (
 	"vm-prebuild/testrun/accel"
 	"vm-prebuild/testrun/event"
 	"vm-prebuild/testrun/machine"
+	"vm-prebuild/testrun/ocr"
 	"vm-prebuild/testrun/qemu"
 	"vm-prebuild/testrun/reaper"
 	"vm-prebuild/testrun/script"
@@ -37,6 +38,7 @@ type driver struct {
 	vlans  []vlan.Switch
 	ssh    *sshBackdoor // nil for none
 	kvm    accel.Result
+	reader *ocr.Engine
 
 	seed    uint64 // of the VLANs' faults
 	logSeed sync.Once
@@ -57,19 +59,25 @@ func newDriver(ctx context.Context, cfg Config, bus *event.Bus, serial *atomic.B
 	if err != nil {
 		return nil, err
 	}
-	r, err := reaper.Start()
+	dirs, err := claimDirectories(cfg.KeepState)
 	if err != nil {
 		return nil, err
 	}
-	d := &driver{cfg: cfg, seed: seed, bus: bus, serial: serial, reaper: r, machines: map[string]machine.Machine{}, stopTimer: func() {}}
+	var held []*os.File
+	if dirs.lock != nil {
+		// The next driver finds nothing of this one, however it ends.
+		held = append(held, dirs.lock)
+	}
+	r, err := reaper.Start(held...)
+	if err != nil {
+		return nil, errors.Join(err, dirs.release())
+	}
+	d := &driver{cfg: cfg, seed: seed, bus: bus, serial: serial, reaper: r, dirs: dirs, reader: ocr.New(readers()), machines: map[string]machine.Machine{}, stopTimer: func() {}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.close())
 		}
 	}()
-	if d.dirs, err = claimDirectories(cfg.KeepState); err != nil {
-		return nil, err
-	}
 	if d.dirs.private {
 		r.RemoveAtDeath(d.dirs.tmp)
 	}
@@ -182,6 +190,7 @@ func (d *driver) guest(m machine.Machine, env script.Environment) *machine.Guest
 		Bus:        d.bus,
 		Boot:       machine.StartOptions{Env: all},
 		SSHCommand: d.ssh.command(m.Name()),
+		Reader:     d.reader,
 	}
 }
 
@@ -252,7 +261,7 @@ func (d *driver) syncDisks(ctx context.Context) error {
 		if !g.Up() {
 			return nil
 		}
-		_, _, err := g.Execute(ctx, "sync", time.Minute, true)
+		_, err := g.Execute(ctx, "sync", time.Minute, true)
 		return err
 	})
 }

@@ -18,15 +18,16 @@ import (
 // Options say how to run a test and where its reports go.
 type Options struct {
 	Interactive bool        // offer a prompt instead of running the script
-	Log         io.Writer   // the terminal's log
+	Log         io.Writer   // the terminal's log; nil for none
 	LogLevel    event.Level // of messages in Log
 	Colours     bool        // in Log
 
-	// Reports beside the log; none where empty. Relative names are below OutDir.
-	XMLLog    string // file in the format of nixpkgs' driver; $LOGFILE
+	// Reports beside the log; none where empty. Relative names are below OutDir,
+	// but for XMLLog, which is relative to the working directory.
+	XMLLog    string // file in the format of nixpkgs' driver: $LOGFILE
 	JUnit     string // file
 	JSONL     string // file with an event per line
-	HTML      string // file of one page
+	HTML      string // file with one page for people
 	SerialDir string // directory for a file per machine with its console
 }
 
@@ -66,6 +67,10 @@ func Run(ctx context.Context, cfg Config, o Options) (err error) {
 	bus := t.d.bus
 	defer func() { err = errors.Join(err, bus.Close()) }()
 	err = t.d.run(ctx, o.Interactive)
+	// Someone who interrupts a test does not want to wait for it.
+	if err != nil && ctx.Err() == nil && !o.Interactive {
+		t.d.postMortem(ctx, t.page)
+	}
 	err = errors.Join(err, t.d.close())
 	if err == nil {
 		t.finish(nil)

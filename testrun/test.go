@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -12,6 +13,7 @@ import (
 	"vm-prebuild/testrun/event"
 	"vm-prebuild/testrun/machine"
 	"vm-prebuild/testrun/reaper"
+	"vm-prebuild/testrun/report"
 	"vm-prebuild/testrun/script"
 )
 
@@ -26,6 +28,7 @@ func Main() { reaper.Main() }
 // its machines; examples/gotest shows how.
 type Test struct {
 	d     *driver
+	page  *report.Page
 	begin time.Time
 
 	closing sync.Once
@@ -52,9 +55,12 @@ func Open(ctx context.Context, cfg Config, o Options) (*Test, error) {
 
 // open is Open for a checked configuration.
 func open(ctx context.Context, cfg Config, o Options) (*Test, error) {
+	if o.Log == nil {
+		o.Log = io.Discard
+	}
 	var serial atomic.Bool
 	serial.Store(true)
-	sinks, err := openSinks(cfg, o, serial.Load)
+	sinks, page, err := openSinks(cfg, o, serial.Load)
 	if err != nil {
 		return nil, err
 	}
@@ -67,7 +73,7 @@ func open(ctx context.Context, cfg Config, o Options) (*Test, error) {
 		bus.Emit(event.TestFinished{Failure: err.Error()})
 		return nil, errors.Join(&RunError{Err: err, code: 3}, bus.Close())
 	}
-	return &Test{d: d, begin: time.Now()}, nil
+	return &Test{d: d, page: page, begin: time.Now()}, nil
 }
 
 // Machine returns the machine of that name. Its methods start it when they
@@ -142,12 +148,16 @@ func (t *Test) Fail(reason error) {
 
 // Close ends the machines at once, frees all that the test holds, and
 // completes its reports. The error is what went wrong in that, not what Fail
-// was told. It is safe to call it more than once.
+// was told; a test that failed leaves the same files as with [Run]. It is safe
+// to call Close more than once.
 func (t *Test) Close() error {
 	t.closing.Do(func() {
 		t.mu.Lock()
 		failure := t.failure
 		t.mu.Unlock()
+		if failure != nil {
+			t.d.postMortem(context.Background(), t.page)
+		}
 		ended := t.d.close()
 		t.finish(errors.Join(failure, ended))
 		t.closed = errors.Join(ended, t.d.bus.Close())

@@ -22,6 +22,7 @@ const (
 
 // startVLAN starts the VLAN of that number. Its clients find it in dir.
 func (d *driver) startVLAN(ctx context.Context, number int, dir string) (vlan.Switch, error) {
+	d.reaper.RemoveAtDeath(dir)
 	if d.cfg.VLANBackend == VDESwitch {
 		return vlan.StartProcess(ctx, number, dir, d.reaper.Spawn)
 	}

@@ -13,8 +13,10 @@ import (
 type command struct {
 	Run      runCommand      `cmd:"" help:"Measure all jobs, or some, and judge them by their targets."`
 	Scale    scaleCommand    `cmd:"" help:"Measure how cost grows with the number of store paths."`
+	Driver   driverCommand   `cmd:"" help:"Measure the test driver next to the Python driver's algorithm."`
 	Generate generateCommand `cmd:"" help:"Write a synthetic closure."`
 	Sample   sampleCommand   `cmd:"" hidden:""`
+	Guest    guestCommand    `cmd:"" name:"play-guest" hidden:""`
 }
 
 func main() {
@@ -25,6 +27,7 @@ func main() {
 			{Text: "Everything, as docs/benchmarks.md has it", Command: "bench run --markdown docs/benchmarks.md"},
 			{Text: "Does it work at all?", Command: "bench run --scale 0.02 --runs 1"},
 			{Text: "One line of the table", Command: "bench run --lines 'copy and register.*btrfs'"},
+			{Text: "The test driver", Command: "bench driver --markdown docs/benchmarks.md"},
 			{Text: "How does it grow?", Command: "bench scale --svg docs/scaling.svg"},
 		},
 		ExitStatus: []cli.Status{

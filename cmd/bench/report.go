@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
 	"runtime"
 	"strconv"
 	"strings"
@@ -203,13 +204,20 @@ time, and nix-store --load-db.
 
 `
 
-// writeMarkdown writes the report as a document.
+// writeMarkdown writes the report as a document, and keeps the driver's section.
 func (r *report) writeMarkdown(file string) error {
 	var text strings.Builder
 	fmt.Fprintf(&text, markdownIntro, r.machine())
 	fmt.Fprintf(&text, "| %s |\n|%s\n", strings.Join(heads, " | "), strings.Repeat("---|", len(heads)))
 	for _, res := range r.Results {
 		fmt.Fprintf(&text, "| %s |\n", strings.Join(res.row(), " | "))
+	}
+	old, err := os.ReadFile(file)
+	if err != nil && !os.IsNotExist(err) {
+		return err
+	}
+	if _, driver, ok := strings.Cut(string(old), driverHeading); ok {
+		text.WriteString(driverHeading + driver)
 	}
 	return writeFile(file, text.String())
 }

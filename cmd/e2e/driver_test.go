@@ -94,6 +94,13 @@ func start(t *testing.T, c config, script string, args ...string) *run {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
+	return startIn(t, dir, nil, c, script, args...)
+}
+
+// startIn is start with a runtime directory that outlives the run, and more
+// environment variables.
+func startIn(t *testing.T, dir string, env []string, c config, script string, args ...string) *run {
+	t.Helper()
 	c["test_script"] = filepath.Join(dir, "script.py")
 	text, err := json.Marshal(c)
 	if err != nil {
@@ -105,11 +112,11 @@ func start(t *testing.T, c config, script string, args ...string) *run {
 		}
 	}
 	r := &run{t: t, out: filepath.Join(dir, "out"), tag: "VM_PREBUILD_E2E=" + dir, lines: make(chan string, 100000)}
-	if err := os.Mkdir(r.out, 0o700); err != nil {
+	if err := os.MkdirAll(r.out, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	r.cmd = exec.Command(tool(t, "nixos-test-run"), append([]string{"--config", filepath.Join(dir, "config.json"), "-o", r.out}, args...)...)
-	r.cmd.Env = append(os.Environ(), r.tag, "XDG_RUNTIME_DIR="+dir)
+	r.cmd.Env = append(append(os.Environ(), r.tag, "XDG_RUNTIME_DIR="+dir), env...)
 	reader, writer, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -134,7 +141,9 @@ func start(t *testing.T, c config, script string, args ...string) *run {
 func (r *run) read(out io.ReadCloser) {
 	defer out.Close()
 	defer close(r.lines)
-	for s := bufio.NewScanner(out); s.Scan(); {
+	s := bufio.NewScanner(out)
+	s.Buffer(nil, 64<<20) // commands are logged whole
+	for s.Scan() {
 		r.lines <- s.Text()
 	}
 }
@@ -231,6 +240,7 @@ func TestSIGKILLOfTheDriver(t *testing.T) {
 	}
 	_ = r.cmd.Wait()
 	r.nothingLeft(time.Second)
+	r.tidy()
 }
 
 func TestSIGTERMOfTheDriver(t *testing.T) {
@@ -243,6 +253,7 @@ func TestSIGTERMOfTheDriver(t *testing.T) {
 		t.Errorf("exit code %d", code)
 	}
 	r.nothingLeft(time.Second)
+	r.tidy()
 }
 
 func TestSIGKILLOfQEMU(t *testing.T) {
@@ -260,6 +271,7 @@ func TestSIGKILLOfQEMU(t *testing.T) {
 		t.Errorf("exit code %d, want 3", code)
 	}
 	r.nothingLeft(time.Second)
+	r.tidy()
 }
 
 func TestSIGSTOPOfQEMU(t *testing.T) {
@@ -272,12 +284,13 @@ func TestSIGSTOPOfQEMU(t *testing.T) {
 	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	r.await(`!!! .*machine "machine": no answer from the guest's shell`, timeout+3*time.Second)
+	r.await(`!!! .*machine "machine": QEMU \(pid \d+\) is stopped by a signal or a debugger: no answer from the guest's shell after `, timeout+10*time.Second)
 	t.Logf("reported %v after the stop", time.Since(begin))
 	if code, _ := r.end(10 * time.Second); code != 3 {
 		t.Errorf("exit code %d, want 3", code)
 	}
 	r.nothingLeft(time.Second)
+	r.tidy()
 }
 
 // TestBusyHost has the driver stand still again and again while a guest writes:
@@ -329,6 +342,7 @@ func TestGlobalTimeout(t *testing.T) {
 		t.Errorf("exit code %d, want 124 and a line that says so", code)
 	}
 	r.nothingLeft(time.Second)
+	r.tidy()
 }
 
 // TestBadInput has what needs no guest: each ends quickly, with one clear

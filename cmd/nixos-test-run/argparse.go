@@ -138,7 +138,7 @@ func longOptions(model *kong.Application) []option {
 		for _, alias := range f.Aliases {
 			options = append(options, option{alias, f})
 		}
-		if f.Tag.Negatable != "" {
+		if f.Tag.Negatable != "" { // in the usual way
 			options = append(options, option{"no-" + f.Name, f})
 		}
 	}

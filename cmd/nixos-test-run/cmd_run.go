@@ -16,6 +16,14 @@ type runCmd struct {
 	Script string `arg:"" optional:"" help:"Test script; it replaces the configuration's."`
 }
 
+// Help implements kong's interface.
+func (c *runCmd) Help() string {
+	return "Sockets and the states of machines are kept in $XDG_RUNTIME_DIR, else in $TMPDIR, $TEMP, $TMP or /tmp. " +
+		"Several drivers of one user may run at once: the first has that directory, the others one of their own in it, which is removed in the end. " +
+		"With --keep-machine-state there can be one only. " +
+		"The machines get the environment of the script: QEMU_OPTS, QEMU_NET_OPTS, QEMU_KERNEL_PARAMS, NIX_DISK_IMAGE and what else start scripts read."
+}
+
 // Run implements kong's command interface.
 func (c *runCmd) Run(ctx context.Context, parsed *kong.Context, g *grammar) error {
 	t, err := g.test(parsed, c.Script)

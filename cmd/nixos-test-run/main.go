@@ -22,6 +22,7 @@ type grammar struct {
 	EvalFile evalFileCmd `cmd:"" help:"Run a file likewise."`
 	Config   configCmd   `cmd:"" help:"Print the resolved configuration of a test, and where each value came from."`
 	Symbols  symbolsCmd  `cmd:"" help:"List the names that every Python script has, for linters."`
+	Stubs    stubsCmd    `cmd:"" help:"Write typed stubs of package test_driver, and test-script-prepend.py, for type checkers of Python scripts."`
 	Generate generateCmd `cmd:"" name:"generate-driver-symbols" help:"Write that list to the file driver-symbols, as the program of this name does that comes with nixpkgs' driver."`
 }
 

@@ -10,16 +10,18 @@ cache=${VM_PREBUILD_OFFLINE_CACHE:-/var/cache/vm-prebuild/offline}
 # Part of the derivations that read the cache; raise it when the contents change.
 version=$(cat "$here/cache-version")
 
-# nix, the guests' tools, QEMU, what the builders call, and what tests and
-# benchmarks make file systems with.
+# nix, the guests' tools, QEMU, what the builders call, what tests and benchmarks
+# make file systems with, what the driver reads screens with, and what its tests
+# check scripts, reports and captures with.
 packages="nix-bin ca-certificates git
 bash-static busybox-static
 qemu-system-x86 qemu-utils vde2 python3 mypy pyflakes3
 jq gcc libc6-dev cpio kmod binutils
-debootstrap erofs-utils e2fsprogs btrfs-progs xfsprogs xz-utils"
+debootstrap erofs-utils e2fsprogs btrfs-progs xfsprogs xz-utils
+tcpdump tesseract-ocr ovmf chromium fonts-dejavu-core"
 
 # In the guests that boot systemd, besides Debian's minimal set.
-guest_packages=systemd-sysv,dbus,udev,kmod,iproute2,iputils-ping,netcat-openbsd,procps
+guest_packages=systemd-sysv,dbus,udev,kmod,iproute2,iputils-ping,netcat-openbsd,procps,nftables,libpam-systemd
 
 say() { echo "offline setup: $*" >&2; }
 

@@ -98,7 +98,7 @@ type MachineStopped struct {
 // Artifact is a file that the test leaves for its user.
 type Artifact struct {
 	Machine string // may be empty
-	Kind    string // "screenshot", "console", "journal", "command line", "capture", "file"
+	Kind    string // "screenshot", "console", "journal", "command line", "capture", "report", "file"
 	Path    string // absolute
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -20,11 +21,174 @@ func (g *Guest) CopyFromHost(ctx context.Context, dir, source, target string) er
 	if !filepath.IsAbs(source) {
 		source = filepath.Join(dir, source)
 	}
-	return g.throughShared(ctx, func(host, guest string) error {
-		base := filepath.Base(source)
-		if _, err := g.Succeed(ctx, []string{"mkdir -p " + guest}, 0); err != nil {
+	info, err := os.Stat(source)
+	if err != nil {
+		return Errorf(g.Machine.Name(), "copying from the host: %w", err)
+	}
+	sh, err := g.Shell(ctx)
+	if err != nil {
+		return err
+	}
+	s, ok := sh.(Streamer)
+	if !ok {
+		return g.copyInThroughShared(ctx, source, target)
+	}
+	if info.IsDir() {
+		err = g.feedTree(ctx, s, source, target)
+		if errors.Is(err, errNoTar) {
+			return g.copyInThroughShared(ctx, source, target)
+		}
+		return err
+	}
+	// As cp does: into a directory, or over a file whose mode stays.
+	command := fmt.Sprintf("t=%s; mkdir -p %s; [ ! -d \"$t\" ] || t=$t/%s; if [ -e \"$t\" ]; then cat >\"$t\"; else cat >\"$t\"; chmod %o \"$t\"; fi",
+		Quote(target), Quote(filepath.Dir(target)), Quote(filepath.Base(source)), info.Mode().Perm())
+	return g.feedFile(ctx, s, source, command)
+}
+
+// CopyFromHostViaShell copies a file of the host to target in the guest, a
+// shell fragment; a relative source means one below dir. Like the target of a
+// redirection, a new file gets the mode that the guest's umask leaves, and one
+// that is there keeps its own.
+func (g *Guest) CopyFromHostViaShell(ctx context.Context, dir, source, target string) error {
+	if !filepath.IsAbs(source) {
+		source = filepath.Join(dir, source)
+	}
+	sh, err := g.Shell(ctx)
+	if err != nil {
+		return err
+	}
+	s, ok := sh.(Streamer)
+	if !ok {
+		return Errorf(g.Machine.Name(), "cannot feed commands")
+	}
+	return g.nested(fmt.Sprintf("copying %s to %s through the shell", source, target), func() error {
+		return g.feedFile(ctx, s, source, fmt.Sprintf("mkdir -p $(dirname %s); cat >%s", target, target))
+	})
+}
+
+// feedFile runs a command whose input is a file of the host.
+func (g *Guest) feedFile(ctx context.Context, s Streamer, source, command string) error {
+	f, err := os.Open(source)
+	if err != nil {
+		return Errorf(g.Machine.Name(), "copying from the host: %w", err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s is neither a file nor a directory", source)
+	}
+	if err != nil {
+		return Errorf(g.Machine.Name(), "copying from the host: %w", err)
+	}
+	return g.feed(ctx, s, "copying "+source+" from the host", command, f, info.Size())
+}
+
+// feed runs a command with n bytes of input, which must succeed.
+func (g *Guest) feed(ctx context.Context, s Streamer, what, command string, in io.Reader, n int64) error {
+	r, err := s.Feed(ctx, command, in, n)
+	switch {
+	case err != nil:
+		return g.explain(ctx, err)
+	case r.Status == statusNotFound:
+		return errNoTar
+	case r.Status != 0:
+		return g.failed(r, "%s failed (exit code %d)", what, r.Status)
+	}
+	return nil
+}
+
+// errNoTar says that the guest lacks the program tar.
+var errNoTar = errors.New("the guest has no tar")
+
+// statusNotFound is the exit status of a shell that does not find a program.
+const statusNotFound = 127
+
+// feedTree copies a directory of the host into the guest, as a tar archive.
+func (g *Guest) feedTree(ctx context.Context, s Streamer, source, target string) error {
+	r, err := g.run(ctx, fmt.Sprintf("if [ -d %s ]; then echo in; else echo as; fi", Quote(target)), DefaultTimeout)
+	if err != nil {
+		return err
+	}
+	into, name := filepath.Dir(target), filepath.Base(target)
+	if text(r.Stdout) == "in\n" {
+		into, name = target, filepath.Base(source)
+	}
+	// The guest is told the length first: archives are written twice, once
+	// without the files' contents.
+	var length counter
+	if err := writeTar(ctx, &length, source, name, false); err != nil {
+		return Errorf(g.Machine.Name(), "copying %s from the host: %w", source, err)
+	}
+	pr, pw := io.Pipe()
+	defer pr.Close()
+	go func() { pw.CloseWithError(writeTar(ctx, pw, source, name, true)) }()
+	command := fmt.Sprintf("mkdir -p %[1]s; tar -xmf - -C %[1]s", Quote(into))
+	return g.feed(ctx, s, "copying "+source+" from the host", command, pr, int64(length))
+}
+
+// CopyFromMachine copies a file or directory of the guest into targetDir below
+// the directory for results. Modes are kept; links are followed.
+func (g *Guest) CopyFromMachine(ctx context.Context, source, targetDir string) error {
+	sh, err := g.Shell(ctx)
+	if err != nil {
+		return err
+	}
+	dir := filepath.Join(g.Machine.Dirs().Out, targetDir)
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		return fmt.Errorf("copying %s from machine %q: %w", source, g.Machine.Name(), err)
+	}
+	if s, ok := sh.(Streamer); ok {
+		err := g.receiveTree(ctx, s, source, dir)
+		if !errors.Is(err, errNoTar) {
 			return err
 		}
+	}
+	return g.throughShared(ctx, func(host, guest string) error {
+		if _, err := g.Succeed(ctx, []string{"cp -r " + Quote(source) + " " + guest}, 0); err != nil {
+			return err
+		}
+		base := filepath.Base(source)
+		if err := copyTree(ctx, filepath.Join(host, base), filepath.Join(dir, base)); err != nil {
+			return Errorf(g.Machine.Name(), "copying %s to %s: %w", source, dir, err)
+		}
+		return nil
+	})
+}
+
+// receiveTree has the guest send a tar archive, which is unpacked below dir.
+func (g *Guest) receiveTree(ctx context.Context, s Streamer, source, dir string) error {
+	source = filepath.Clean(source)
+	command := fmt.Sprintf("tar -chf - -C %s -- %s", Quote(filepath.Dir(source)), Quote(filepath.Base(source)))
+	pr, pw := io.Pipe()
+	unpacked := make(chan error, 1)
+	go func() {
+		err := unpackInto(dir, filepath.Base(source), pr)
+		// What does not fit, or is no archive, must not hold up the guest.
+		_, _ = io.Copy(io.Discard, pr)
+		unpacked <- err
+	}()
+	r, err := s.Receive(ctx, command, pw)
+	pw.Close()
+	unpackErr := <-unpacked
+	switch {
+	case err != nil:
+		return g.explain(ctx, err)
+	case r.Status == statusNotFound:
+		return errNoTar
+	case r.Status != 0:
+		return g.failed(r, "command `%s` failed (exit code %d)", command, r.Status)
+	case unpackErr != nil:
+		return Errorf(g.Machine.Name(), "copying %s to %s: %w", source, dir, unpackErr)
+	}
+	return nil
+}
+
+// copyInThroughShared copies by way of the directory that the guest shares
+// with the host.
+func (g *Guest) copyInThroughShared(ctx context.Context, source, target string) error {
+	return g.throughShared(ctx, func(host, guest string) error {
+		base := filepath.Base(source)
 		if err := copyTree(ctx, source, filepath.Join(host, base)); err != nil {
 			return Errorf(g.Machine.Name(), "copying %s from the host: %w", source, err)
 		}
@@ -33,29 +197,6 @@ func (g *Guest) CopyFromHost(ctx context.Context, dir, source, target string) er
 			"cp -r " + Quote(guest+"/"+base) + " " + Quote(target),
 		}, 0)
 		return err
-	})
-}
-
-// CopyFromMachine copies a file or directory of the guest into targetDir below
-// the directory for results.
-func (g *Guest) CopyFromMachine(ctx context.Context, source, targetDir string) error {
-	return g.throughShared(ctx, func(host, guest string) error {
-		_, err := g.Succeed(ctx, []string{
-			"mkdir -p " + guest,
-			"cp -r " + Quote(source) + " " + guest,
-		}, 0)
-		if err != nil {
-			return err
-		}
-		base := filepath.Base(source)
-		target := filepath.Join(g.Machine.Dirs().Out, targetDir, base)
-		if err := os.MkdirAll(filepath.Dir(target), 0o777); err != nil {
-			return fmt.Errorf("copying %s from machine %q: %w", source, g.Machine.Name(), err)
-		}
-		if err := copyTree(ctx, filepath.Join(host, base), target); err != nil {
-			return Errorf(g.Machine.Name(), "copying %s to %s: %w", source, target, err)
-		}
-		return nil
 	})
 }
 
@@ -70,8 +211,14 @@ func (g *Guest) throughShared(ctx context.Context, f func(host, guest string) er
 		return Errorf(g.Machine.Name(), "directory shared with the guest: %w", err)
 	}
 	// The guest's root writes here, which a 9p server maps to our user.
-	err = f(host, guestShared+"/"+filepath.Base(host))
-	return errors.Join(err, removeAll(host))
+	guest := guestShared + "/" + filepath.Base(host)
+	if r, err := g.run(ctx, "test -d "+guest, DefaultTimeout); err != nil || r.Status != 0 {
+		if err == nil {
+			err = Errorf(g.Machine.Name(), "copying: the guest has neither tar nor the directory that it shares with the host, %s", guestShared)
+		}
+		return errors.Join(err, removeAll(host))
+	}
+	return errors.Join(f(host, guest), removeAll(host))
 }
 
 // copyTree copies source to target, which must not exist if source is a
@@ -101,26 +248,4 @@ func removeAll(dir string) error {
 		return nil
 	})
 	return os.RemoveAll(dir)
-}
-
-// Screenshot writes a picture of the screen to file and returns its path. A
-// name without a directory means one in the directory for results; one without
-// a dot gets ".png".
-func (g *Guest) Screenshot(ctx context.Context, dir, file string) (string, error) {
-	s, err := capability[Screenshotter](g.Machine, "take screenshots")
-	if err != nil {
-		return "", err
-	}
-	if !strings.Contains(file, ".") {
-		file += ".png"
-	}
-	switch {
-	case !strings.Contains(file, "/"):
-		file = filepath.Join(g.Machine.Dirs().Out, file)
-	case !filepath.IsAbs(file):
-		file = filepath.Join(dir, file)
-	}
-	return file, g.nested("making screenshot "+file, func() error {
-		return s.Screenshot(ctx, file)
-	})
 }

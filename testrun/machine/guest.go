@@ -3,6 +3,7 @@ package machine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -22,12 +23,19 @@ type Guest struct {
 	Bus     *event.Bus
 	Boot    StartOptions // how to start the machine when an operation needs it
 
+	// Attempt limits each attempt of a wait; 0 means that only the wait's own
+	// time-out does.
+	Attempt time.Duration
+
 	// SSHCommand logs in to the machine from the host; "" where nothing does.
 	SSHCommand string
 
 	// Between is called between the polls of a wait, and its error ends the
 	// wait; may be nil.
 	Between func(context.Context) error
+
+	// Reader reads the text of screens; may be nil.
+	Reader TextReader
 }
 
 func (g *Guest) nested(text string, f func() error) error {
@@ -43,16 +51,69 @@ func (g *Guest) Shell(ctx context.Context) (Shell, error) {
 }
 
 // run executes one command; every other operation goes through it.
-func (g *Guest) run(ctx context.Context, command string, timeout time.Duration) (int, []byte, error) {
+func (g *Guest) run(ctx context.Context, command string, timeout time.Duration) (Result, error) {
 	sh, err := g.Shell(ctx)
 	if err != nil {
-		return 0, nil, err
+		return Result{}, err
 	}
-	result, err := sh.Run(ctx, command, timeout)
+	return g.runIn(ctx, sh, command, timeout)
+}
+
+// runIn runs one command and reports it.
+func (g *Guest) runIn(ctx context.Context, sh Shell, command string, timeout time.Duration) (Result, error) {
+	begin := time.Now()
+	r, err := sh.Run(ctx, command, timeout)
+	e := event.Command{
+		Machine:  g.Machine.Name(),
+		Text:     command,
+		Duration: time.Since(begin),
+		Status:   r.Status,
+		Stdout:   reported(r.Stdout),
+		Stderr:   reported(r.Stderr),
+	}
 	if err != nil {
-		return 0, nil, g.explain(ctx, err)
+		err = g.explain(ctx, err)
+		e.Status, e.Failure = -1, err.Error()
 	}
-	return result.Status, result.Stdout, nil
+	g.Bus.Emit(e)
+	return r, err
+}
+
+// maxReported is how much of a command's output is reported, in bytes.
+const maxReported = 4 << 10
+
+// reported is the end of a command's output, as an event has it.
+func reported(output []byte) string {
+	return text(output[max(0, len(output)-maxReported):])
+}
+
+// ailment says what explains that commands fail or do not answer; "" if nothing
+// does.
+func (g *Guest) ailment() string {
+	if p, ok := g.Machine.(Patient); ok {
+		return p.Ailment()
+	}
+	return ""
+}
+
+// maxStderr is how many lines of standard error an error carries.
+const maxStderr = 20
+
+// failed is the error of a command that did not end as it should. What its
+// standard error and QEMU say follows the sentence of nixpkgs' driver.
+func (g *Guest) failed(r Result, format string, args ...any) error {
+	message := fmt.Sprintf(format, args...)
+	if stderr := strings.TrimSpace(text(r.Stderr)); stderr != "" {
+		lines := strings.Split(stderr, "\n")
+		message += "\nstandard error:"
+		for _, l := range lines[max(0, len(lines)-maxStderr):] {
+			message += "\n  " + l
+		}
+	}
+	if ailment := g.ailment(); ailment != "" {
+		message += "\n" + ailment
+	}
+	return assertionf("%s", message)
 }
 
 // explain makes an error of the shell one of the machine, with its console.
@@ -67,18 +128,18 @@ func (g *Guest) explain(ctx context.Context, err error) error {
 
 // Execute runs a command and returns its exit status and output. With wait
 // unset it does not wait for the command; the results are then empty.
-func (g *Guest) Execute(ctx context.Context, command string, timeout time.Duration, wait bool) (int, []byte, error) {
+func (g *Guest) Execute(ctx context.Context, command string, timeout time.Duration, wait bool) (Result, error) {
 	if wait {
 		return g.run(ctx, command, timeout)
 	}
 	sh, err := g.Shell(ctx)
 	if err != nil {
-		return 0, nil, err
+		return Result{}, err
 	}
 	if err := sh.Send(ctx, command, timeout); err != nil {
-		return 0, nil, g.explain(ctx, err)
+		return Result{}, g.explain(ctx, err)
 	}
-	return 0, nil, nil
+	return Result{}, nil
 }
 
 // Succeed runs the commands one after the other, each of which must exit with
@@ -88,14 +149,14 @@ func (g *Guest) Succeed(ctx context.Context, commands []string, timeout time.Dur
 	var all strings.Builder
 	for _, command := range commands {
 		err := g.nested("must succeed: "+command, func() error {
-			status, output, err := g.run(ctx, command, timeout)
+			r, err := g.run(ctx, command, timeout)
 			if err != nil {
 				return err
 			}
-			all.Write(output)
-			if status != 0 {
-				g.Bus.Say(g.Machine.Name(), "output: "+text(output))
-				return assertionf("command `%s` failed (exit code %d)", command, status)
+			all.Write(r.Stdout)
+			if r.Status != 0 {
+				g.Bus.Say(g.Machine.Name(), "output: "+text(r.Stdout))
+				return g.failed(r, "command `%s` failed (exit code %d)", command, r.Status)
 			}
 			return nil
 		})
@@ -111,12 +172,12 @@ func (g *Guest) Fail(ctx context.Context, commands []string, timeout time.Durati
 	var all strings.Builder
 	for _, command := range commands {
 		err := g.nested("must fail: "+command, func() error {
-			status, output, err := g.run(ctx, command, timeout)
+			r, err := g.run(ctx, command, timeout)
 			if err != nil {
 				return err
 			}
-			all.Write(output)
-			if status == 0 {
+			all.Write(r.Stdout)
+			if r.Status == 0 {
 				return assertionf("command `%s` unexpectedly succeeded", command)
 			}
 			return nil

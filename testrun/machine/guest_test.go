@@ -1,13 +1,16 @@
 package machine_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -23,6 +26,7 @@ type fake struct {
 	started int
 	stuck   error
 	timeout time.Duration // of the last command
+	sent    []string      // commands that nobody waits for
 }
 
 func (f *fake) Name() string       { return "fake" }
@@ -48,19 +52,63 @@ func (f *fake) Run(ctx context.Context, command string, timeout time.Duration) (
 	if timeout > 0 {
 		args = append([]string{"timeout", timeoutArg(timeout)}, args...)
 	}
-	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
-	cmd.Env = append(os.Environ(), "PATH="+f.path+":"+os.Getenv("PATH"))
+	cmd := f.command(ctx, args)
 	out, err := cmd.Output()
 	var exit *exec.ExitError
+	switch {
+	case ctx.Err() != nil:
+		return machine.Result{}, context.Cause(ctx)
+	case errors.As(err, &exit):
+		status := exit.ExitCode()
+		if status < 0 {
+			status = 128 + int(exit.Sys().(syscall.WaitStatus).Signal())
+		}
+		return machine.Result{Status: status, Stdout: out}, nil
+	}
+	return machine.Result{Stdout: out}, err
+}
+
+// command is args with what is the guest's about them.
+func (f *fake) command(ctx context.Context, args []string) *exec.Cmd {
+	last := &args[len(args)-1]
+	*last = strings.ReplaceAll(*last, "/tmp/shared/", f.dirs.Shared+"/")
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
+	cmd.Env = append(os.Environ(), "PATH="+f.path+":"+os.Getenv("PATH"))
+	cmd.WaitDelay = time.Second
+	return cmd
+}
+
+// Feed and Receive make the fake's shell a machine.Streamer.
+func (f *fake) Feed(ctx context.Context, command string, in io.Reader, n int64) (machine.Result, error) {
+	input, err := io.ReadAll(io.LimitReader(in, n))
+	if err != nil {
+		return machine.Result{}, err
+	}
+	cmd := f.command(ctx, []string{"bash", "-c", "set -euo pipefail; " + command})
+	cmd.Stdin = bytes.NewReader(input)
+	return result(cmd.Output())
+}
+
+func (f *fake) Receive(ctx context.Context, command string, w io.Writer) (machine.Result, error) {
+	cmd := f.command(ctx, []string{"bash", "-c", "set -euo pipefail; " + command})
+	cmd.Stdout = w
+	return result(nil, cmd.Run())
+}
+
+func result(out []byte, err error) (machine.Result, error) {
+	var exit *exec.ExitError
 	if errors.As(err, &exit) {
-		return machine.Result{Status: exit.ExitCode(), Stdout: out}, nil
+		return machine.Result{Status: exit.ExitCode(), Stdout: out, Stderr: exit.Stderr}, nil
 	}
 	return machine.Result{Stdout: out}, err
 }
 
 func timeoutArg(d time.Duration) string { return strconv.FormatFloat(d.Seconds(), 'f', -1, 64) }
 
-func (f *fake) Send(context.Context, string, time.Duration) error { return nil }
+func (f *fake) Send(ctx context.Context, command string, _ time.Duration) error {
+	f.sent = append(f.sent, command)
+	return f.command(context.WithoutCancel(ctx), []string{"bash", "-c", command}).Start()
+}
 
 // recorder keeps the texts of what is reported.
 type recorder struct{ lines []string }
@@ -149,6 +197,12 @@ func TestMissingCapabilities(t *testing.T) {
 		"reboot":                g.Reboot(t.Context()),
 		"take monitor commands": second(g.MonitorCommand(t.Context(), "info")),
 		"change its links":      g.SetLinks(t.Context(), false),
+		"press keys":            g.SendKey(t.Context(), "a", 0, true),
+		"type on a serial":      g.SendConsole(t.Context(), "a"),
+		"show a console":        g.WaitForConsoleText(t.Context(), "a", 0),
+		"speak QMP":             second(g.QMPSend(t.Context(), "stop", nil)),
+		"forward ports":         g.ForwardPort(t.Context(), 8080, 80),
+		"lose its shell":        g.Disconnect(),
 	} {
 		if err == nil || !strings.Contains(err.Error(), `machine "fake": cannot `+what) {
 			t.Errorf("%s: %v", what, err)

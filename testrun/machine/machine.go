@@ -8,6 +8,7 @@ package machine
 import (
 	"context"
 	"fmt"
+	"io"
 	"strings"
 	"time"
 )
@@ -33,8 +34,8 @@ type Machine interface {
 	Running() bool
 
 	// Wait returns when the machine has ended; at once when it never ran. The
-	// end was expected then: the machine can be started again. That the guest's
-	// kernel panicked is an error.
+	// end was expected then: the machine can be started again. That its process
+	// was killed is an error.
 	Wait(ctx context.Context) error
 
 	// Console returns what the machine has written to its serial console, a
@@ -70,6 +71,22 @@ type Shell interface {
 	Send(ctx context.Context, command string, timeout time.Duration) error
 }
 
+// Capabilities that not every shell has.
+type (
+	// Repeater repeats a command in the guest until it succeeds or, with fail
+	// set, fails; a positive limit ends an attempt with status 124. It gives up
+	// after about duration, with done unset.
+	Repeater interface {
+		Repeat(ctx context.Context, command string, fail bool, limit, duration time.Duration) (r Result, done bool, err error)
+	}
+	// Streamer runs commands with input or output of any length. The output of
+	// Receive is not in its result; Feed gives the next n bytes of in.
+	Streamer interface {
+		Receive(ctx context.Context, command string, w io.Writer) (Result, error)
+		Feed(ctx context.Context, command string, in io.Reader, n int64) (Result, error)
+	}
+)
+
 // Result is a command that has ended.
 type Result struct {
 	Status int
@@ -103,14 +120,19 @@ type (
 		Connected() bool
 		Disconnect()
 	}
+	// Patient tells what ails the machine: what explains that commands fail or
+	// do not answer. It is empty when nothing does.
+	Patient interface {
+		Ailment() string
+	}
 	// Mover gives the machine other directories: for results at once, for
 	// state and sharing from the next start on.
 	Mover interface {
 		SetDirs(Dirs)
 	}
-	// Processer tells the number of the machine's process; 0 when it does not
+	// HasProcess tells the number of the machine's process; 0 when it does not
 	// run.
-	Processer interface {
+	HasProcess interface {
 		PID() int
 	}
 	// Linker cuts and restores the machine's links to the VLANs.

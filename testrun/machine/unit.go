@@ -28,8 +28,8 @@ func under(user string) string {
 // returns its exit status and output; the status is 124 after DefaultTimeout.
 // user may be empty.
 func (g *Guest) Systemctl(ctx context.Context, query, user string) (int, string, error) {
-	status, output, err := g.run(ctx, systemctl(query, user), DefaultTimeout)
-	return status, text(output), err
+	r, err := g.run(ctx, systemctl(query, user), DefaultTimeout)
+	return r.Status, text(r.Stdout), err
 }
 
 // unitLoop prints the state in which a unit has come to rest: "active",
@@ -58,7 +58,7 @@ func (g *Guest) WaitForUnit(ctx context.Context, unit, user string, timeout time
 		setup := fmt.Sprintf("show() { %s; }\njobs() { %s; }",
 			systemctl(fmt.Sprintf(`--no-pager show %q --property=ActiveState`, unit), user),
 			systemctl("list-jobs --full", user))
-		state, err := g.poll(ctx, timeout, setup, unitLoop)
+		state, err := g.poll(ctx, timeout, setup+"\n"+unitLoop)
 		if err != nil {
 			return err
 		}

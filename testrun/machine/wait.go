@@ -2,7 +2,6 @@ package machine
 
 import (
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"strconv"
@@ -10,59 +9,91 @@ import (
 	"time"
 )
 
-// A wait is one bash loop inside the guest, so that a poll costs no round trip
-// and can be frequent. The loop gives up after a list of pauses, with status
-// statusAgain, and is started anew by the host: another thread of the script
-// gets its turn at the shell in between, and a guest that has stopped is
-// noticed.
-const statusAgain = 75 // EX_TEMPFAIL of sysexits.h
+// A wait is a command that the guest repeats by itself, so that a poll costs no
+// round trip and can be frequent: see Repeater. The guest gives up after a
+// while and is asked again by the host: another thread of the script gets its
+// turn at the shell in between, polling conditions are checked, and a guest
+// that has stopped is noticed.
+const (
+	slice        = 2 * time.Second
+	slicePolling = 500 * time.Millisecond // with polling conditions
+)
 
-// statusTimeout is the exit status of coreutils' timeout.
-const statusTimeout = 124
-
-// pauses are the seconds to sleep after each poll of one loop: the first loop
-// begins with 20 ms and backs off, later ones poll every 250 ms.
-func pauses(first bool) string {
-	if first {
-		return "0.02 0.02 0.02 0.02 0.04 0.04 0.06 0.08 0.1 0.15 0.2 0.25"
-	}
-	return strings.Repeat("0.25 ", 8)
+// wait describes one.
+type wait struct {
+	command string
+	fail    bool // wait for it to fail instead
+	timeout time.Duration
 }
 
-// poll runs body in the guest until it leaves the loop with status 0, and
-// returns what it wrote. body is bash code that ends in "exit 0" when the
-// awaited is there and falls through otherwise.
-func (g *Guest) poll(ctx context.Context, timeout time.Duration, setup, body string) (string, error) {
+// await repeats a command until it ends as awaited and returns its output.
+func (g *Guest) await(ctx context.Context, w wait) (string, error) {
+	sh, err := g.Shell(ctx)
+	if err != nil {
+		return "", err
+	}
 	start := time.Now()
 	for first := true; ; first = false {
-		left := timeout - time.Since(start)
+		left := w.timeout - time.Since(start)
 		if left <= 0 {
 			if !first {
-				return "", timedOut(start, timeout)
+				return "", timedOut(start, w.timeout)
 			}
 			left = time.Second // a time-out of 0 still means one look
 		}
+		duration := slice
 		if g.Between != nil {
+			duration = slicePolling
 			if err := g.Between(ctx); err != nil {
 				return "", err
 			}
 		}
-		script := fmt.Sprintf("%s\nfor pause in %s; do\n%s\nsleep $pause\ndone\nexit %d", setup, pauses(first), body, statusAgain)
-		status, output, err := g.run(ctx, script, left)
+		limit := left
+		if g.Attempt > 0 {
+			limit = min(limit, g.Attempt)
+		}
+		r, done, err := repeat(ctx, sh, w.command, w.fail, limit, min(duration, left))
 		var late interface{ Timeout() bool }
 		switch {
-		case errors.As(err, &late) && late.Timeout() && ctx.Err() == nil:
-			return "", timedOut(start, timeout) // the guest is too slow to say so itself
+		case errors.As(err, &late) && late.Timeout() && ctx.Err() == nil && g.ailment() == "":
+			return "", timedOut(start, w.timeout) // the guest is too slow to say so itself
 		case err != nil:
-			return "", err
-		case status == 0:
-			return text(output), nil
-		case status == statusTimeout:
-			return "", timedOut(start, timeout)
-		case status != statusAgain:
-			return "", Errorf(g.Machine.Name(), "waiting in the guest failed with exit code %d", status)
+			return "", g.explain(ctx, err)
+		case done:
+			return text(r.Stdout), nil
 		}
 	}
+}
+
+// repeat is Repeater.Repeat for any shell.
+func repeat(ctx context.Context, sh Shell, command string, fail bool, limit, duration time.Duration) (Result, bool, error) {
+	if r, ok := sh.(Repeater); ok {
+		return r.Repeat(ctx, command, fail, limit, duration)
+	}
+	end := time.Now().Add(duration)
+	for {
+		r, err := sh.Run(ctx, command, limit)
+		if err != nil || (r.Status != 0) == fail {
+			return r, err == nil, err
+		}
+		if time.Now().After(end) {
+			return r, false, nil
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			return r, false, context.Cause(ctx)
+		}
+	}
+}
+
+// statusAgain is how a poll says that the awaited is not there.
+const statusAgain = 75 // EX_TEMPFAIL of sysexits.h
+
+// poll repeats bash code in the guest until it leaves with status 0, and
+// returns what it wrote. Code that falls through is repeated.
+func (g *Guest) poll(ctx context.Context, timeout time.Duration, code string) (string, error) {
+	return g.await(ctx, wait{command: fmt.Sprintf("%s\nexit %d", code, statusAgain), timeout: timeout})
 }
 
 func timedOut(start time.Time, timeout time.Duration) error {
@@ -80,31 +111,20 @@ func PythonSeconds(d time.Duration) string {
 
 // WaitUntilSucceeds repeats a command until it exits with status 0 and returns
 // the output of that run.
-func (g *Guest) WaitUntilSucceeds(ctx context.Context, command string, timeout time.Duration) (string, error) {
-	return g.waitCommand(ctx, "waiting for success: "+command, command, timeout, "")
+func (g *Guest) WaitUntilSucceeds(ctx context.Context, command string, timeout time.Duration) (output string, err error) {
+	err = g.nested("waiting for success: "+command, func() error {
+		output, err = g.await(ctx, wait{command: command, timeout: timeout})
+		return err
+	})
+	return output, err
 }
 
 // WaitUntilFails repeats a command until it exits with another status than 0
 // and returns the output of that run.
-func (g *Guest) WaitUntilFails(ctx context.Context, command string, timeout time.Duration) (string, error) {
-	return g.waitCommand(ctx, "waiting for failure: "+command, command, timeout, "! ")
-}
-
-func (g *Guest) waitCommand(ctx context.Context, title, command string, timeout time.Duration, not string) (output string, err error) {
-	// base64 keeps the output exact: $(…) would drop NUL bytes and line feeds.
-	body := fmt.Sprintf(`if %sout=$(bash -c %s | base64 -w 0); then printf %%s "$out"; exit 0; fi`,
-		not, Quote("set -euo pipefail; "+command))
-	err = g.nested(title, func() error {
-		encoded, err := g.poll(ctx, timeout, "set +e", body)
-		if err != nil {
-			return err
-		}
-		raw, err := base64.StdEncoding.DecodeString(encoded)
-		if err != nil {
-			return Errorf(g.Machine.Name(), "output of the awaited command: %w", err)
-		}
-		output = text(raw)
-		return nil
+func (g *Guest) WaitUntilFails(ctx context.Context, command string, timeout time.Duration) (output string, err error) {
+	err = g.nested("waiting for failure: "+command, func() error {
+		output, err = g.await(ctx, wait{command: command, fail: true, timeout: timeout})
+		return err
 	})
 	return output, err
 }
@@ -112,7 +132,7 @@ func (g *Guest) waitCommand(ctx context.Context, title, command string, timeout 
 // waitTest waits until a bash test command holds.
 func (g *Guest) waitTest(ctx context.Context, title, test string, timeout time.Duration) error {
 	return g.nested(title, func() error {
-		_, err := g.poll(ctx, timeout, "", "if "+test+" >/dev/null 2>&1; then exit 0; fi")
+		_, err := g.await(ctx, wait{command: "{ " + test + "; } >/dev/null 2>&1", timeout: timeout})
 		return err
 	})
 }
@@ -121,24 +141,6 @@ func (g *Guest) waitTest(ctx context.Context, title, test string, timeout time.D
 // nixpkgs' driver: scripts use globs.
 func (g *Guest) WaitForFile(ctx context.Context, name string, timeout time.Duration) error {
 	return g.waitTest(ctx, fmt.Sprintf("waiting for file '%s'", name), "test -e "+name, timeout)
-}
-
-// tcpOpen tries one connection. A host that drops packets cannot hold it up
-// for longer than 5 s.
-func tcpOpen(addr string, port int) string {
-	return fmt.Sprintf("timeout 5 nc -z %s %d", Quote(addr), port)
-}
-
-// WaitForOpenPort waits until a TCP port of addr, seen from the guest, accepts
-// connections.
-func (g *Guest) WaitForOpenPort(ctx context.Context, addr string, port int, timeout time.Duration) error {
-	return g.waitTest(ctx, fmt.Sprintf("waiting for TCP port %d on %s", port, addr), tcpOpen(addr, port), timeout)
-}
-
-// WaitForClosedPort waits until a TCP port of addr, seen from the guest, does
-// not accept connections.
-func (g *Guest) WaitForClosedPort(ctx context.Context, addr string, port int, timeout time.Duration) error {
-	return g.waitTest(ctx, fmt.Sprintf("waiting for TCP port %d on %s to be closed", port, addr), "! "+tcpOpen(addr, port), timeout)
 }
 
 // Sleep lets d pass on the guest's clock.

@@ -1,44 +1,205 @@
 package qemu
 
 import (
-	"bufio"
+	"context"
 	"errors"
 	"io"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 )
 
 // console keeps what the guest writes to its serial port.
 type console struct {
-	mu   sync.Mutex
-	text []string
+	mu      sync.Mutex
+	text    []string      // lines that have ended
+	rest    string        // beginning of the line that has not
+	changed chan struct{} // closed and replaced whenever there is more
+	ended   bool          // there will be no more
+
+	// What scripts have waited for with success is behind them: position is
+	// the line where the next wait begins, and column the byte in it.
+	position, column int
 }
+
+func newConsole() *console { return &console{changed: make(chan struct{})} }
 
 // maxConsoleLine is where a line without an end is broken, so that a guest
 // that writes no line feed costs no more than this.
 const maxConsoleLine = 64 << 10
 
-// read takes lines from r until it ends and hands each to emit.
+// read takes text from r until it ends and hands each line to emit.
 func (c *console) read(r io.Reader, emit func(line string)) {
-	in := bufio.NewReaderSize(r, maxConsoleLine)
+	var line []byte // that has not ended
+	chunk := make([]byte, 16<<10)
 	for {
-		raw, err := in.ReadSlice('\n')
-		if len(raw) > 0 {
-			line := strings.TrimRight(strings.ReplaceAll(strings.ToValidUTF8(string(raw), ""), "\r", ""), " \t\n")
-			c.mu.Lock()
-			c.text = append(c.text, line)
-			c.mu.Unlock()
-			emit(line)
+		n, err := r.Read(chunk)
+		var lines []string
+		for _, b := range chunk[:n] {
+			line = append(line, b)
+			if b == '\n' || len(line) == maxConsoleLine {
+				lines = append(lines, strings.TrimRight(printable(line), " \t\n"))
+				line = line[:0]
+			}
 		}
-		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
+		if err != nil && len(line) > 0 {
+			lines = append(lines, strings.TrimRight(printable(line), " \t\n"))
+			line = nil
+		}
+		c.add(lines, printable(line), err != nil)
+		for _, l := range lines {
+			emit(l)
+		}
+		if err != nil {
 			return
 		}
 	}
 }
 
+// printable is raw without carriage returns and what is not text: firmware
+// and boot menus write both.
+func printable(raw []byte) string {
+	return strings.ReplaceAll(strings.ToValidUTF8(string(raw), ""), "\r", "")
+}
+
+func (c *console) add(lines []string, rest string, ended bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.text = append(c.text, lines...)
+	c.rest, c.ended = rest, ended
+	close(c.changed)
+	c.changed = make(chan struct{})
+}
+
+// lines returns all lines, the unended one included.
 func (c *console) lines() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return slices.Clone(c.text)
+	lines := slices.Clone(c.text)
+	if c.rest != "" {
+		lines = append(lines, c.rest)
+	}
+	return lines
+}
+
+// errConsoleEnded says that a console will show nothing more.
+var errConsoleEnded = errors.New("the serial console has ended")
+
+// follow hands f the text from the position on, and more whenever there is:
+// lines that have ended, each once, and the beginning of one that has not.
+// When f returns n > 0 that many lines are behind the position, the unended
+// one included, and follow returns. The error is f's, ctx's cause, or
+// errConsoleEnded.
+func (c *console) follow(ctx context.Context, f func(lines []string, rest string) (int, error)) error {
+	c.mu.Lock()
+	at, column := c.position, c.column
+	c.mu.Unlock()
+	for {
+		c.mu.Lock()
+		lines, rest := slices.Clone(c.text[at:]), c.rest
+		changed, ended := c.changed, c.ended
+		c.mu.Unlock()
+
+		all := append(lines, rest)
+		all[0] = all[0][min(column, len(all[0])):]
+		n, err := f(all[:len(lines)], all[len(lines)])
+		switch {
+		case err != nil:
+			return err
+		case n > len(lines): // rest may have grown in the meantime
+			if len(lines) > 0 {
+				column = 0
+			}
+			c.step(at+len(lines), column+len(all[len(lines)]))
+			return nil
+		case n > 0:
+			c.step(at+n, 0)
+			return nil
+		case ended:
+			return errConsoleEnded
+		}
+		if len(lines) > 0 {
+			at, column = at+len(lines), 0
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// step moves the position forward. Another wait may have moved it further.
+func (c *console) step(position, column int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if position > c.position || position == c.position && column > c.column {
+		c.position, c.column = position, column
+	}
+}
+
+// consoleGrace is how long the console of a machine that has ended may still
+// have something to say: a guest that panics tells QEMU of it first.
+const consoleGrace = 2 * time.Second
+
+// outlive is bind with some time between the end of the process and that of the
+// context.
+func (p *process) outlive(ctx context.Context, grace time.Duration) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(p.ctx, func() {
+		select {
+		case <-time.After(grace):
+			cancel(p.death())
+		case <-ctx.Done():
+		}
+	})
+	return ctx, func() {
+		stop()
+		cancel(nil)
+	}
+}
+
+// FollowConsole implements machine.ConsoleFollower.
+func (m *Machine) FollowConsole(ctx context.Context, f func(lines []string, rest string) (int, error)) error {
+	p, c := m.latestConsole()
+	if c == nil {
+		_, err := m.live() // says that it does not run
+		return err
+	}
+	if p != nil {
+		var unbind func()
+		ctx, unbind = p.outlive(ctx, consoleGrace)
+		defer unbind()
+	}
+	err := c.follow(ctx, f)
+	if !errors.Is(err, errConsoleEnded) {
+		return err
+	}
+	if p != nil {
+		<-p.ctx.Done() // it ends right after its console
+		return p.death()
+	}
+	_, err = m.live()
+	return err
+}
+
+// ConsoleSinceStart implements machine.ConsoleFollower.
+func (m *Machine) ConsoleSinceStart() []string {
+	_, c := m.latestConsole()
+	if c == nil {
+		return nil
+	}
+	return c.lines()
+}
+
+// latestConsole returns the console of the current or last run, nil before the
+// first, and the process of that run unless its end was expected.
+func (m *Machine) latestConsole() (*process, *console) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.process != nil {
+		return m.process, m.process.console
+	}
+	return nil, m.lastConsole
 }

@@ -28,8 +28,11 @@ type Config struct {
 	ForceTCG    bool          // KVM cannot be used on this host
 	Display     bool          // show the guest's screen in a window
 	BootTimeout time.Duration // from the start script to QMP, and again to the shell
-	Bus         *event.Bus
-	Reaper      *reaper.Reaper
+	// StreamOutput reports standard output of commands while they run, which
+	// costs a process for each.
+	StreamOutput bool
+	Bus          *event.Bus
+	Reaper       *reaper.Reaper
 }
 
 // Machine is one QEMU machine. Its methods are safe for concurrent use.
@@ -42,6 +45,10 @@ type Machine struct {
 	process *process      // nil before the first start and after an expected end
 	past    []string      // console of ended processes
 	moved   *machine.Dirs // since SetDirs
+
+	lastConsole *console // of the process whose end was expected; may be nil
+	lastEvents  *eventLog
+	keys        keyQueue
 }
 
 // New returns a machine that has not been started. It does not touch the
@@ -104,6 +111,7 @@ func (m *Machine) ended(p *process) {
 	defer m.mu.Unlock()
 	if m.process == p {
 		m.past = append(m.past, p.console.lines()...)
+		m.lastConsole, m.lastEvents = p.console, p.events
 		m.process = nil
 	}
 }
@@ -163,20 +171,28 @@ func (m *Machine) Wait(ctx context.Context) error {
 	if p == nil {
 		return nil
 	}
+	p.asked.Store(true)
 	select {
 	case <-p.ctx.Done():
 	case <-ctx.Done():
+		p.asked.Store(false)
 		return context.Cause(ctx)
 	}
-	// QEMU may stay after a panic, so there is nothing more to wait for.
-	if dead := p.death(); errors.Is(dead, errPanicked) {
-		return dead
+	// A panic is an end, too; nixpkgs' driver does not even notice it. QEMU may
+	// stay then, and so may the guest when QEMU has stopped it.
+	panicked := errors.Is(p.death(), errPanicked)
+	if panicked {
+		m.cfg.Bus.Log(event.Warning, m.cfg.Name, "the machine ended because the guest's kernel panicked")
 	}
-	<-p.exited
-	m.ended(p)
-	if p.killed {
+	select {
+	case <-p.exited:
+	case <-time.After(killGrace):
+		p.kill()
+	}
+	if p.killed && !panicked {
 		return p.death() // not how a guest powers off
 	}
+	m.ended(p)
 	return nil
 }
 
@@ -216,6 +232,7 @@ func (m *Machine) Crash(ctx context.Context) error {
 	}
 	quit, cancel := context.WithTimeout(ctx, answerLimit)
 	defer cancel()
+	p.asked.Store(true)
 	// A QEMU that does not take the command is killed below all the same.
 	_ = p.monitor.Quit(quit)
 	select {

@@ -4,10 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
+	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -24,9 +23,6 @@ import (
 // writes back its disk images.
 const killGrace = 2 * time.Second
 
-// errPanicked ends a process whose guest tells of it through a pvpanic device.
-var errPanicked = errors.New("the guest's kernel panicked")
-
 // process is one run of QEMU, from its start script to its end. It implements
 // machine.Shell on top of the guest's shell.
 type process struct {
@@ -34,6 +30,8 @@ type process struct {
 	cmd     *exec.Cmd
 	stdin   *os.File
 	console *console
+	events  *eventLog
+	typing  sync.Mutex // held by who writes to stdin
 
 	// Set once, by adopt, before start returns; guarded by mu until then.
 	mu      sync.Mutex
@@ -42,6 +40,12 @@ type process struct {
 	ended   bool // watch has been here: it is too late to adopt anything
 
 	connected atomic.Bool // the shell has answered since the last boot
+
+	allowReboot bool
+	asked       atomic.Bool  // to end, or its end is awaited
+	qemuPID     atomic.Int64 // of QEMU itself, which the start script need not have become
+	diskError   atomic.Pointer[string]
+	oomKills    int64 // of this host, before the start
 
 	// ctx ends with the process; its cause says how it ended.
 	ctx    context.Context
@@ -61,31 +65,29 @@ func start(ctx context.Context, cfg Config, o machine.StartOptions) (*process, e
 	if err := os.MkdirAll(cfg.Dirs.State, 0o700); err != nil {
 		return fail(err)
 	}
-	monitors, err := listen(filepath.Join(cfg.Dirs.State, "qmp"))
+	sockets, err := listenAll(cfg)
 	if err != nil {
 		return fail(err)
 	}
-	defer monitors.Close()
-	shells, err := listen(filepath.Join(cfg.Dirs.State, "shell"))
-	if err != nil {
-		return fail(err)
-	}
-	defer shells.Close()
+	defer sockets.close()
 
 	env := o.Env
 	if env == nil {
 		env = os.Environ()
 	}
-	p := &process{cfg: cfg, exited: make(chan struct{}), console: &console{}}
+	p := &process{cfg: cfg, allowReboot: o.AllowReboot, oomKills: oomKills(), exited: make(chan struct{}), console: newConsole(), events: newEventLog()}
 	p.ctx, p.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	p.cmd, err = cfg.Command.Build(env, startcommand.Options{
-		QMPSocket:   monitors.Addr().String(),
-		ShellSocket: shells.Addr().String(),
-		StateDir:    cfg.Dirs.State,
-		SharedDir:   cfg.Dirs.Shared,
-		AllowReboot: o.AllowReboot,
-		Display:     cfg.Display,
-		ForceTCG:    cfg.ForceTCG,
+		QMPSocket:    sockets.path("qmp"),
+		ShellSocket:  sockets.path("shell"),
+		StderrSocket: sockets.path("stderr"),
+		DataSocket:   sockets.path("data"),
+		OutputSocket: sockets.path("output"),
+		StateDir:     cfg.Dirs.State,
+		SharedDir:    cfg.Dirs.Shared,
+		AllowReboot:  o.AllowReboot,
+		Display:      cfg.Display,
+		ForceTCG:     cfg.ForceTCG,
 	})
 	if err != nil {
 		return fail(err)
@@ -98,7 +100,7 @@ func start(ctx context.Context, cfg Config, o machine.StartOptions) (*process, e
 	defer cancel()
 	ctx, unbind := p.bind(ctx)
 	defer unbind()
-	if err := p.meet(ctx, monitors, shells); err != nil {
+	if err := p.meet(ctx, sockets); err != nil {
 		if dead := p.deathBehind(err); dead != nil {
 			err = dead
 		} else {
@@ -108,18 +110,6 @@ func start(ctx context.Context, cfg Config, o machine.StartOptions) (*process, e
 		return nil, err
 	}
 	return p, nil
-}
-
-// listen makes a unix socket for QEMU to connect to.
-func listen(path string) (*net.UnixListener, error) {
-	// struct sockaddr_un holds 108 bytes, the final NUL included.
-	if len(path) > 107 {
-		return nil, fmt.Errorf("socket path %s has %d bytes, more than the 107 that the kernel takes\nhint: set XDG_RUNTIME_DIR or TMPDIR to a shorter directory", path, len(path))
-	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, err
-	}
-	return net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: path})
 }
 
 // spawn executes the start script and begins to watch it.
@@ -163,11 +153,13 @@ func (p *process) watch(fromGuest *os.File, drained <-chan struct{}) {
 	<-drained
 	fromGuest.Close()
 	p.stdin.Close()
+	reason := p.exitText(err)
 	p.cancel(&machine.Error{
 		Machine: p.cfg.Name,
-		Err:     fmt.Errorf("%s ended unexpectedly: %s", p.label(), exitText(err)),
+		Err:     fmt.Errorf("%s ended unexpectedly: %s", p.label(), reason),
 		Console: machine.Tail(p.console.lines()),
 	})
+	p.cfg.Bus.Emit(event.MachineStopped{Machine: p.cfg.Name, Reason: reason, Expected: p.asked.Load()})
 	p.mu.Lock()
 	p.ended = true
 	p.mu.Unlock()
@@ -190,76 +182,6 @@ func (p *process) label() string {
 	return fmt.Sprintf("QEMU (pid %d)", p.pid())
 }
 
-func exitText(err error) string {
-	var exit *exec.ExitError
-	switch {
-	case err == nil:
-		return "exit code 0"
-	case errors.As(err, &exit) && exit.ExitCode() >= 0:
-		return fmt.Sprintf("exit code %d", exit.ExitCode())
-	default:
-		return err.Error() // "signal: killed"
-	}
-}
-
-// meet accepts QEMU's two connections and readies its monitor.
-func (p *process) meet(ctx context.Context, monitors, shells *net.UnixListener) error {
-	stop := context.AfterFunc(ctx, func() {
-		monitors.Close()
-		shells.Close()
-	})
-	defer stop()
-	accept := func(l *net.UnixListener) (net.Conn, error) {
-		c, err := l.Accept()
-		if err != nil && ctx.Err() != nil {
-			return nil, context.Cause(ctx)
-		}
-		return c, err
-	}
-	conn, err := accept(monitors)
-	if err != nil {
-		return err
-	}
-	monitor := qmp.New(conn)
-	conn, err = accept(shells)
-	if err != nil {
-		monitor.Close()
-		return err
-	}
-	if err := monitor.Handshake(ctx); err != nil {
-		monitor.Close()
-		conn.Close()
-		return fmt.Errorf("QMP handshake: %w", err)
-	}
-	return p.adopt(monitor, shell.New(conn))
-}
-
-// adopt makes the connections part of the process, unless it has just ended.
-func (p *process) adopt(monitor *qmp.Monitor, sh *shell.Conn) error {
-	p.mu.Lock()
-	if p.ended {
-		p.mu.Unlock()
-		monitor.Close()
-		sh.Close()
-		return p.death()
-	}
-	p.monitor, p.shell = monitor, sh
-	p.mu.Unlock()
-	events := monitor.Subscribe(p.ctx)
-	go func() {
-		for e := range events {
-			if e.Event == "GUEST_PANICKED" {
-				p.cancel(&machine.Error{
-					Machine: p.cfg.Name,
-					Err:     errPanicked,
-					Console: machine.Tail(p.console.lines()),
-				})
-			}
-		}
-	}()
-	return nil
-}
-
 // connect waits for the guest's shell.
 func (p *process) connect(ctx context.Context) error {
 	limit := p.cfg.BootTimeout
@@ -276,27 +198,60 @@ func (p *process) connect(ctx context.Context) error {
 		return p.shellError(err)
 	}
 	p.connected.Store(true)
+	p.cfg.Bus.Emit(event.MachineConnected{Machine: p.cfg.Name, Duration: time.Since(begin)})
 	p.cfg.Bus.Say(p.cfg.Name, "connected to guest root shell")
 	p.cfg.Bus.Say(p.cfg.Name, fmt.Sprintf("(connecting took %.2f seconds)", time.Since(begin).Seconds()))
 	return nil
 }
 
 // Run implements machine.Shell.
-func (p *process) Run(ctx context.Context, command string, timeout time.Duration) (machine.Result, error) {
-	ctx, unbind := p.bind(ctx)
-	defer unbind()
-	status, output, err := p.shell.Run(ctx, command, timeout)
-	if err != nil {
-		return machine.Result{}, p.shellError(err)
-	}
-	return machine.Result{Status: status, Stdout: output}, nil
+func (p *process) Run(ctx context.Context, command string, timeout time.Duration) (r machine.Result, err error) {
+	err = p.withShell(ctx, func(ctx context.Context) error {
+		r, err = p.shell.Run(ctx, command, timeout)
+		return err
+	})
+	return r, err
+}
+
+// Repeat implements machine.Repeater.
+func (p *process) Repeat(ctx context.Context, command string, fail bool, limit, duration time.Duration) (r machine.Result, done bool, err error) {
+	err = p.withShell(ctx, func(ctx context.Context) error {
+		r, done, err = p.shell.Repeat(ctx, command, fail, limit, duration)
+		return err
+	})
+	return r, done, err
+}
+
+// Receive implements machine.Streamer.
+func (p *process) Receive(ctx context.Context, command string, w io.Writer) (r machine.Result, err error) {
+	err = p.withShell(ctx, func(ctx context.Context) error {
+		r, err = p.shell.Receive(ctx, command, w)
+		return err
+	})
+	return r, err
+}
+
+// Feed implements machine.Streamer.
+func (p *process) Feed(ctx context.Context, command string, in io.Reader, n int64) (r machine.Result, err error) {
+	err = p.withShell(ctx, func(ctx context.Context) error {
+		r, err = p.shell.Feed(ctx, command, in, n)
+		return err
+	})
+	return r, err
 }
 
 // Send implements machine.Shell.
 func (p *process) Send(ctx context.Context, command string, timeout time.Duration) error {
+	return p.withShell(ctx, func(ctx context.Context) error {
+		return p.shell.Send(ctx, command, timeout)
+	})
+}
+
+// withShell calls f with a context that also ends with the process.
+func (p *process) withShell(ctx context.Context, f func(context.Context) error) error {
 	ctx, unbind := p.bind(ctx)
 	defer unbind()
-	if err := p.shell.Send(ctx, command, timeout); err != nil {
+	if err := f(ctx); err != nil {
 		return p.shellError(err)
 	}
 	return nil
@@ -311,6 +266,9 @@ func (p *process) shellError(err error) error {
 	var known *machine.Error
 	if errors.As(err, &known) {
 		return err
+	}
+	if why := p.stalled(); why != "" {
+		err = fmt.Errorf("%s: %w", why, err) // hints come last
 	}
 	return &machine.Error{Machine: p.cfg.Name, Err: err, Console: machine.Tail(p.console.lines())}
 }
@@ -350,6 +308,7 @@ func (p *process) pid() int { return p.cmd.Process.Pid }
 
 // kill ends the process and waits until everything of it is gone.
 func (p *process) kill() {
+	p.asked.Store(true)
 	group := -p.pid()
 	select {
 	case <-p.exited:

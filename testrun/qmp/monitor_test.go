@@ -2,8 +2,12 @@ package qmp_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"net"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -13,6 +17,22 @@ import (
 
 	"vm-prebuild/testrun/qmp"
 )
+
+// What go-qemu's SocketMonitor does wrong, and where it is tested that a Monitor
+// does not, with fakes here and with QEMU in qemu_test.go:
+//
+//   - a reply over 64 KiB ends it: TestReplyOfAnySize, TestQEMU
+//   - events that nobody reads hang all calls: TestUnreadEventsHoldNothingUp, TestGoQEMUDomain
+//   - the context of Events is ignored: TestSubscriptionEndsWithItsContext
+//   - Connect hangs behind another client or on a stopped QEMU: TestNoGreeting,
+//     TestSecondClientOfQEMU, TestClientOfAStoppedQEMU
+//   - calls know no deadline, and QEMU's end hangs them: TestLateReplyIsDropped,
+//     TestPeerThatDoesNotRead, TestStoppedAndKilledQEMU, TestEndOfConnectionWakesEverybody
+//   - one command at a time, without ids: TestRepliesInAnyOrder
+//   - replies share a buffer: TestRepliesAreNotShared
+//   - the class of an error is lost, an end looks like bad JSON: TestErrorKeepsItsClass,
+//     TestEndOfConnectionWakesEverybody
+//   - events behind the handshake may be lost: TestEventsBehindHandshakeAreKept
 
 func TestReplyOfAnySize(t *testing.T) {
 	text := strings.Repeat("x", 4<<20)
@@ -356,4 +376,48 @@ func TestRunPassesTheReplyOn(t *testing.T) {
 			}
 		})
 	}
+}
+
+// FuzzPeer has a peer say anything, in two pieces, and leave.
+func FuzzPeer(f *testing.F) {
+	session, err := os.ReadFile("testdata/session.jsonl")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(session, 100)
+	f.Add([]byte(`{"return": {}, "id": 1}`+"\n"+`{"return": {}, "id": 1}`+"\n"), 5)
+	f.Add([]byte("\x00\n"), 0)
+	f.Fuzz(func(t *testing.T, said []byte, cut int) {
+		ours, theirs := net.Pipe()
+		m := qmp.New(ours)
+		go func() { _, _ = io.Copy(io.Discard, theirs) }()
+		go func() {
+			cut = min(max(cut, 0), len(said))
+			_, _ = theirs.Write(said[:cut])
+			_, _ = theirs.Write(said[cut:])
+			_ = theirs.Close()
+		}()
+		events := m.Subscribe(t.Context())
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		value, err := m.Execute(ctx, "query-status", nil)
+		var refused *qmp.Error
+		switch {
+		case err == nil:
+			if !json.Valid(value) {
+				t.Errorf("the reply is %q", value)
+			}
+		case !errors.Is(err, qmp.ErrClosed) && !errors.As(err, &refused):
+			t.Errorf("got %v", err)
+		}
+		for range events {
+		}
+		<-m.Done()
+		if err := m.Err(); !errors.Is(err, qmp.ErrClosed) {
+			t.Errorf("ended with %v", err)
+		}
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -204,13 +205,16 @@ func TestStoppedAndKilledQEMU(t *testing.T) {
 	}
 }
 
-func TestSecondClientOfQEMU(t *testing.T) {
+// socketQEMU starts a QEMU that serves QMP on a socket, too. connect makes
+// another client's handshake there.
+func socketQEMU(t *testing.T) (cmd *exec.Cmd, connect func(timeout time.Duration) error) {
+	t.Helper()
 	socket := filepath.Join(t.TempDir(), "qmp")
-	m, _ := startQEMU(t, "-qmp", "unix:"+socket+",server=on,wait=off")
+	m, cmd := startQEMU(t, "-qmp", "unix:"+socket+",server=on,wait=off")
 	if err := m.Handshake(deadline(t)); err != nil { // from now on the socket is there
 		t.Fatal(err)
 	}
-	connect := func(timeout time.Duration) error {
+	return cmd, func(timeout time.Duration) error {
 		conn, err := net.Dial("unix", socket)
 		if err != nil {
 			t.Fatal(err)
@@ -221,10 +225,36 @@ func TestSecondClientOfQEMU(t *testing.T) {
 		defer cancel()
 		return client.Handshake(ctx)
 	}
+}
+
+func TestSecondClientOfQEMU(t *testing.T) {
+	_, connect := socketQEMU(t)
 	if err := connect(20 * time.Second); err != nil {
 		t.Fatal(err)
 	}
 	if err := connect(200 * time.Millisecond); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("second client: got %v", err)
+	}
+}
+
+func TestClientOfAStoppedQEMU(t *testing.T) {
+	cmd, connect := socketQEMU(t)
+	if err := cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	for stopped := false; !stopped; { // there is no event for it
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", cmd.Process.Pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, state, _ := strings.Cut(string(stat), ") ")
+		stopped = strings.HasPrefix(state, "T")
+	}
+	begin := time.Now()
+	if err := connect(200 * time.Millisecond); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "\nhint: ") {
+		t.Errorf("got %v", err)
+	}
+	if took := time.Since(begin); took > 10*time.Second {
+		t.Errorf("took %v", took)
 	}
 }

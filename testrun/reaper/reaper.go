@@ -128,8 +128,9 @@ type Reaper struct {
 	groups map[int]bool
 }
 
-// Start starts the supervisor.
-func Start() (*Reaper, error) {
+// Start starts the supervisor. It keeps the files held open, and so the locks
+// that these have, until it has killed and removed everything.
+func Start(held ...*os.File) (*Reaper, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("starting the supervisor: %w", err)
@@ -143,6 +144,7 @@ func Start() (*Reaper, error) {
 	mark := fmt.Sprintf("%d-%s", os.Getpid(), rand.Text())
 	cmd.Env = append(os.Environ(), supervisorEnv+"="+mark)
 	cmd.Stdin = r
+	cmd.ExtraFiles = held
 	// Its own session: a Ctrl-C at the terminal must not reach it.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
@@ -199,6 +201,9 @@ func (p *Reaper) Kill(pid int) {
 
 // RemoveAtDeath has dir removed when this process dies, or closes the reaper.
 func (p *Reaper) RemoveAtDeath(dir string) {
+	if strings.Contains(dir, "\n") {
+		return // it would be read as two
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.tell("d " + dir)

@@ -29,9 +29,17 @@ func TestMain(m *testing.M) {
 // own; all ignore the polite signals. It prints their process numbers.
 const family = `trap '' TERM HUP INT; sleep 600 & one=$!; setsid sleep 600 & echo $$ $one $!; wait`
 
-// parent starts a family and prints its pids, then waits to be killed.
+// parent starts a family and prints its pids, then waits to be killed. It locks
+// a file.
 func parent(dir string) {
-	r, err := reaper.Start()
+	file, err := os.Create(dir + ".lock")
+	if err != nil {
+		panic(err)
+	}
+	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		panic(err)
+	}
+	r, err := reaper.Start(file)
 	if err != nil {
 		panic(err)
 	}
@@ -105,15 +113,21 @@ func TestSIGKILLOfTheParent(t *testing.T) {
 	}
 	_ = cmd.Wait()
 	gone(t, pids)
-	deadline := time.Now().Add(time.Second)
-	for {
-		if _, err := os.Stat(dir); os.IsNotExist(err) {
-			break
-		}
+	// Who gets the lock finds nothing left.
+	lock, err := os.Open(dir + ".lock")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	deadline := time.Now().Add(10 * time.Second) // the race detector has a process exit after one
+	for syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil {
 		if time.Now().After(deadline) {
-			t.Fatal("the directory is there a second later")
+			t.Fatal("the file stays locked")
 		}
-		time.Sleep(5 * time.Millisecond)
+		time.Sleep(time.Millisecond)
+	}
+	if _, err := os.Stat(dir); !os.IsNotExist(err) {
+		t.Errorf("the directory is still there: %v", err)
 	}
 }
 

@@ -45,3 +45,8 @@ func cut(s string, limit int) string {
 	}
 	return s[:limit] + "…"
 }
+
+// clean is the beginning of s, printable. It costs no more than limit bytes do.
+func clean(s string, limit int) string {
+	return printable(cut(s, limit))
+}

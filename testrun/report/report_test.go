@@ -113,6 +113,22 @@ func TestTerminal(t *testing.T) {
 	}
 }
 
+// TestTerminalControl: a guest whose output is logged cannot clear the screen,
+// and a script may colour what it logs.
+func TestTerminalControl(t *testing.T) {
+	for colours, want := range map[bool]string{
+		true:  "a \x1b[1;31mred\x1b[0m word, cleared\x1b[0m\nplain\n",
+		false: "a red word, cleared\nplain\n",
+	} {
+		var out bytes.Buffer
+		s := report.NewTerminal(&out, event.Info, colours, func() bool { return true })
+		tell(s, event.Log{Text: "a \x1b[1;31mred\x1b[0m word, \x1b[2J\x07cleared", Always: true}, event.Log{Level: event.Info, Text: "pla\x1b[Hin"})
+		if out.String() != want {
+			t.Errorf("%q, want %q", out.String(), want)
+		}
+	}
+}
+
 // TestUnwritable: what cannot be written is known at once, and by name.
 func TestUnwritable(t *testing.T) {
 	dir := t.TempDir()

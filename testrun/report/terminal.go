@@ -1,15 +1,16 @@
 // Package report holds the sinks that turn the events of a test into something
 // to read: [Terminal], [XMLLog] and [JUnit] in the formats of nixpkgs' driver,
-// [JSONLines] for programs and [SerialDir] for a console at a time. The page
-// for people is package page. A sink implements event.Sink; its constructor
-// opens its file, so that a report that cannot be written is known before any
-// machine boots.
+// [JSONLines] for programs, [SerialDir] for a console at a time, and [Page] for
+// people, in HTML. A sink implements event.Sink; its constructor opens its file,
+// so that a report that cannot be written is known before any machine boots.
 package report
 
 import (
 	"bufio"
 	"fmt"
 	"io"
+	"regexp"
+	"strings"
 
 	"vm-prebuild/testrun/event"
 )
@@ -44,19 +45,19 @@ func (t *Terminal) Handle(r event.Record) {
 		switch {
 		case !e.Always && e.Level < t.level:
 		case e.Level == event.Debug && !e.Always:
-			t.line("", t.paint(dim, from(e.Machine)+e.Text))
+			t.line("", t.paint(dim, from(e.Machine)+printable(e.Text)))
 		default:
-			t.line(from(e.Machine), e.Text)
+			t.line(from(e.Machine), t.coloured(e.Text))
 		}
 	case event.Output:
 		if t.level <= event.Debug {
 			t.line("", t.paint(dim, from(e.Machine)+printable(e.Text)))
 		}
 	case event.BlockOpen:
-		t.line(from(e.Machine), t.paint(bright+green, e.Text))
+		t.line(from(e.Machine), t.paint(bright+green, printable(e.Text)))
 	case event.BlockClose:
 		if e.Failure == "" {
-			t.line(from(e.Machine), finished(e))
+			t.line(from(e.Machine), printable(finished(e)))
 		}
 	case event.Serial:
 		if t.serial() {
@@ -89,6 +90,29 @@ func (t *Terminal) paint(colour, text string) string {
 		return text
 	}
 	return colour + text + reset
+}
+
+// colours are the control sequences that change how text looks, and nothing else.
+var colours = regexp.MustCompile("\x1b\\[[0-9;:]*m")
+
+// coloured is printable that leaves a script the colours of its messages where
+// there are any.
+func (t *Terminal) coloured(text string) string {
+	var b strings.Builder
+	rest := text
+	for t.colours {
+		at := colours.FindStringIndex(rest)
+		if at == nil {
+			break
+		}
+		b.WriteString(printable(rest[:at[0]]) + rest[at[0]:at[1]])
+		rest = rest[at[1]:]
+	}
+	b.WriteString(printable(rest))
+	if len(rest) < len(text) {
+		b.WriteString(reset)
+	}
+	return b.String()
 }
 
 func from(machine string) string {

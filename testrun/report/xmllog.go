@@ -150,7 +150,8 @@ var (
 func isXMLName(s string) bool {
 	for i, r := range s {
 		letter := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r == '_'
-		if !letter && (i == 0 || !(r >= '0' && r <= '9' || r == '-' || r == '.')) {
+		inner := r >= '0' && r <= '9' || r == '-' || r == '.'
+		if !letter && (i == 0 || !inner) {
 			return false
 		}
 	}

@@ -66,10 +66,12 @@ func TestXMLLogStreams(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer x.Close()
 	tell(x, story[0])
 	if text, err := os.ReadFile(file); err != nil || !strings.HasSuffix(string(text), "<logfile><line>an info</line>") {
 		t.Errorf("%s, %v", text, err)
+	}
+	if err := x.Close(); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -1,30 +1,29 @@
-// Package shell speaks the backdoor protocol of NixOS test guests over any
-// net.Conn: a root bash that reads commands from one end of a virtio console.
-// [New] wraps the connection, [Conn.Connect] waits for the guest's shell and
-// [Conn.Run] runs one command.
+// Package shell speaks the backdoor protocol of NixOS test guests: a root bash
+// that reads commands from one end of a virtio console. [New] wraps the
+// connections, [Conn.Connect] waits for the guest's shell, [Conn.Run] runs one
+// command, [Conn.Repeat] runs one until it succeeds, [Conn.Receive] and
+// [Conn.Feed] run one that gives or takes any number of bytes.
 //
 // The guest's side is backdoor.service of nixpkgs'
 // nixos/modules/testing/test-instrumentation.nix: it prints a greeting and
-// then executes whatever lines it reads. Two things about it are not as simple
-// as they look.
-//
-// The protocol has no framing. So every command here ends with a numbered
-// status line, and what an earlier, given-up command still prints is awaited and
-// dropped before the next one is sent. A command that never ends therefore costs
-// its caller a time-out, never the stream.
-//
-// QEMU drops what a guest writes to a virtio console while the host's end of it
-// is full, that is when we do not get to run for a moment. So the guest writes
-// output in chunks, and waits for a line feed of ours after each full one.
+// then executes whatever lines it reads. The protocol has no framing of its own,
+// so after the greeting we teach the guest's bash one (guest.sh, which describes
+// the wire). Every command has a number, and what an earlier, given-up command
+// still sends is awaited and dropped before the next one is sent: a command that
+// never ends costs its caller a time-out, never the stream.
 package shell
 
 import (
-	"bufio"
+	"bytes"
 	"context"
+	"crypto/rand"
+	_ "embed"
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -39,16 +38,17 @@ const Greeting = "Spawning backdoor root shell..."
 // Grace is how long beyond a command's own time-out the host waits for the
 // guest to report that time-out. A guest that is silent for longer is taken to
 // be stuck.
-const Grace = 2 * time.Second
+const Grace = 3 * time.Second
 
-// chunk is how many bytes of base64 the guest sends before it waits for us. The
-// buffer of QEMU's socket takes at least twice as much, in writes of 2 KiB.
-const chunk = 32 << 10
+// What the guest's shell uses besides its own console, where the machine has
+// it; the device names are those of second and third virtio consoles.
+const (
+	StderrDevice = "/dev/hvc1"
+	OutputDevice = "/dev/hvc2"
+	DataPort     = "vm-prebuild.data" // name of a virtio serial port
+)
 
-// maxLine bounds one line from the guest.
-const maxLine = 1 << 20
-
-// maxOutput bounds the base64 of one command's output.
+// maxOutput bounds what Run and Repeat return, in bytes.
 const maxOutput = 512 << 20
 
 // ErrClosed says that the guest's end of the shell is gone.
@@ -67,80 +67,105 @@ func (e *TimeoutError) Error() string {
 // Timeout marks the error as a time-out, as net.Error does.
 func (e *TimeoutError) Timeout() bool { return true }
 
+// Options are what a guest's shell may have besides its console. Each is the
+// host's end of a connection, or nil.
+type Options struct {
+	// Stderr is where the guest's StderrDevice leads. OnStderr gets what
+	// commands write to standard error, line by line.
+	Stderr   net.Conn
+	OnStderr func(line string)
+
+	// Output is where the guest's OutputDevice leads. OnOutput gets standard
+	// output, line by line, while a command runs. That costs a process for each
+	// command, so it is for debugging.
+	Output   net.Conn
+	OnOutput func(line string)
+
+	// Data is where the guest's port named DataPort leads. It carries what is
+	// long, several times faster than the console.
+	Data net.Conn
+}
+
 // Conn is the host's end of a guest's shell. Its methods are safe for
 // concurrent use; commands run one at a time.
 type Conn struct {
-	conn  net.Conn
+	conn   net.Conn
+	data   net.Conn
+	key    string // begins marks in the guest's streams; cannot be guessed
+	device struct{ stderr, output, data string }
+
 	turn  chan struct{} // holds one token: whose turn it is to run a command
-	sent  uint64        // number of the last command of Run; guarded by turn
-	seen  uint64        // number of the last status line; guarded by turn
-	lines chan string
-	done  chan struct{} // closed when the reader ends
-	wg    sync.WaitGroup
-	err   error // why the reader ended; valid once done is closed
+	sent  uint64        // number of the last command; guarded by turn
+	seen  uint64        // number of the last end frame; guarded by turn
+	begun bool          // a long output has begun: lines are base64; guarded by turn
+
+	frames chan frame
+	chunks chan []byte // from the data port
+	stderr *lineReader // nil without
+	output *lineReader // nil without
+
+	closing chan struct{} // closed by Close: nobody takes frames any more
+	once    sync.Once
+	done    chan struct{} // closed when the reader of frames ends
+	wg      sync.WaitGroup
+	err     error // why that reader ended; valid once done is closed
 }
 
 // New starts to read from conn. Close ends it.
-func New(conn net.Conn) *Conn {
+func New(conn net.Conn, o Options) *Conn {
 	c := &Conn{
-		conn:  conn,
-		turn:  make(chan struct{}, 1),
-		lines: make(chan string),
-		done:  make(chan struct{}),
+		conn:    conn,
+		data:    o.Data,
+		key:     "vmt-" + rand.Text() + "-",
+		turn:    make(chan struct{}, 1),
+		frames:  make(chan frame),
+		chunks:  make(chan []byte),
+		closing: make(chan struct{}),
+		done:    make(chan struct{}),
 	}
 	c.turn <- struct{}{}
-	c.wg.Go(c.read)
+	c.wg.Go(c.readFrames)
+	if o.Data != nil {
+		c.device.data = DataPort
+		c.wg.Go(c.readData)
+	}
+	if o.Stderr != nil {
+		c.device.stderr = StderrDevice
+		c.stderr = newLineReader(o.Stderr, o.OnStderr, c.key)
+		c.wg.Go(c.stderr.read)
+	}
+	if o.Output != nil {
+		c.device.output = OutputDevice
+		c.output = newLineReader(o.Output, o.OnOutput, c.key)
+		c.wg.Go(c.output.read)
+	}
 	return c
 }
 
-// read hands complete lines to whoever waits for them.
-func (c *Conn) read() {
-	defer close(c.done)
-	r := bufio.NewReaderSize(c.conn, 64<<10)
-	for {
-		line, err := readLine(r)
-		if err != nil {
-			c.err = ErrClosed
-			if errors.Is(err, errLineTooLong) {
-				c.err = err
-				c.conn.Close()
-			}
-			return
-		}
-		c.lines <- line
-	}
-}
-
-var errLineTooLong = fmt.Errorf("the guest's shell sent a line of more than %d bytes", maxLine)
-
-func readLine(r *bufio.Reader) (string, error) {
-	var line []byte
-	for {
-		part, err := r.ReadSlice('\n')
-		line = append(line, part...)
-		switch {
-		case err == nil:
-			return strings.TrimRight(string(line), "\r\n"), nil
-		case !errors.Is(err, bufio.ErrBufferFull):
-			return "", err
-		case len(line) > maxLine:
-			return "", errLineTooLong
-		}
-	}
-}
-
-// Close closes the connection and waits for the reader to end.
+// Close closes the connections and waits for the readers to end.
 func (c *Conn) Close() error {
+	c.once.Do(func() { close(c.closing) })
 	err := c.conn.Close()
-	for {
-		select {
-		case <-c.lines: // the reader may be in the middle of handing over a line
-		case <-c.done:
-			c.wg.Wait()
-			return err
+	if c.data != nil {
+		c.data.Close()
+	}
+	for _, r := range []*lineReader{c.stderr, c.output} {
+		if r != nil {
+			r.conn.Close()
 		}
 	}
+	c.wg.Wait()
+	return err
 }
+
+//go:embed guest.sh
+var guestSource string
+
+var commentOrIndent = regexp.MustCompile(`(?m)^\s*(#.*)?\n?|\s+# .*$`)
+
+// program is guest.sh without what only people read: bash takes a script from a
+// console one byte at a time.
+var program = sync.OnceValue(func() string { return commentOrIndent.ReplaceAllString(guestSource, "") })
 
 // Connect waits for the guest's greeting. What the guest prints before it
 // (firmware may write to the console) is handed to say, line by line.
@@ -150,90 +175,55 @@ func (c *Conn) Connect(ctx context.Context, say func(line string)) error {
 	}
 	defer c.release()
 	for {
-		line, err := c.line(ctx)
+		f, err := c.frame(ctx)
 		if err != nil {
 			return err
 		}
-		say(line)
-		if strings.Contains(line, Greeting) {
-			c.seen = c.sent // a new shell owes nothing
-			return nil
-		}
-	}
-}
-
-// Run runs a bash command line in the guest and returns its exit status and
-// standard output. Its standard input is empty and its standard error goes to
-// the guest's console. A positive timeout ends the command in the guest with
-// status 124 (coreutils' timeout); when the guest does not even report that
-// within [Grace], the error is a *TimeoutError. Without one, only ctx limits
-// the wait.
-func (c *Conn) Run(ctx context.Context, command string, timeout time.Duration) (status int, output []byte, err error) {
-	if err := c.acquire(ctx); err != nil {
-		return 0, nil, err
-	}
-	defer c.release()
-	if timeout > 0 {
-		late := &TimeoutError{Command: command, After: timeout + Grace}
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, timeout+Grace, late)
-		defer cancel()
-	}
-	if c.seen < c.sent {
-		// The guest still has a command that was given up, and would take the
-		// next line for our answer to a chunk of its output.
-		if _, _, err := c.answer(ctx, c.sent); err != nil {
-			return 0, nil, err
-		}
-	}
-	number := c.sent + 1
-	if err := c.send(ctx, script(command, timeout, number)); err != nil {
-		return 0, nil, err
-	}
-	c.sent = number
-	status, encoded, err := c.answer(ctx, number)
-	if err != nil {
-		return 0, nil, err
-	}
-	if output, err = base64.StdEncoding.DecodeString(encoded); err != nil {
-		return 0, nil, fmt.Errorf("the guest's shell answered with malformed base64: %w", err)
-	}
-	return status, output, nil
-}
-
-// answer reads until the status line of a command and returns its exit status
-// and the base64 of its output.
-func (c *Conn) answer(ctx context.Context, number uint64) (int, string, error) {
-	var encoded strings.Builder
-	for {
-		line, err := c.line(ctx)
-		if err != nil {
-			return 0, "", err
-		}
-		if rest, ok := strings.CutPrefix(line, statusMark); ok {
-			var n uint64
-			var status int
-			if _, err := fmt.Sscanf(rest, "%d %d", &n, &status); err != nil || n > number {
-				return 0, "", fmt.Errorf("the guest's shell answered %q instead of the exit status of command %d", line, number)
-			}
-			c.seen = n
-			if n == number {
-				return status, encoded.String(), nil
-			}
-			encoded.Reset() // that was the output of an earlier command
+		if f.kind != frameLine {
 			continue
 		}
-		encoded.WriteString(line)
-		if encoded.Len() > maxOutput {
-			c.conn.Close()
-			return 0, "", fmt.Errorf("a command's output has more than %d bytes of base64\nhint: write it to a file and copy that", maxOutput)
-		}
-		if len(line) == chunk {
-			if err := c.send(ctx, "\n"); err != nil {
-				return 0, "", err
-			}
+		say(f.text)
+		if strings.Contains(f.text, Greeting) {
+			break
 		}
 	}
+	c.seen, c.begun = c.sent, false // a new shell owes nothing
+	return c.send(ctx, fmt.Sprintf("_vmt_key=%s _vmt_err=%s _vmt_tee=%s _vmt_name=%s\n%s",
+		c.key, c.device.stderr, c.device.output, c.device.data, program()))
+}
+
+// Run runs a bash command line in the guest and returns how it ended. Its
+// standard input is empty. A positive timeout ends the command in the guest
+// with status 124, as coreutils' timeout does; when the guest does not even
+// report that within [Grace], the error is a *TimeoutError. Without one, only
+// ctx limits the wait. Standard error is surely complete when the status is not 0.
+func (c *Conn) Run(ctx context.Context, command string, timeout time.Duration) (machine.Result, error) {
+	r, _, err := c.collect(ctx, call{command: command, limit: timeout})
+	return r, err
+}
+
+// Repeat runs a command in the guest until it succeeds (or fails, when fail is
+// set), with short pauses between, but not for longer than about duration: then
+// done is false. A positive limit ends each attempt with status 124.
+func (c *Conn) Repeat(ctx context.Context, command string, fail bool, limit, duration time.Duration) (r machine.Result, done bool, err error) {
+	until := untilSuccess
+	if fail {
+		until = untilFailure
+	}
+	return c.collect(ctx, call{command: command, limit: limit, until: until, duration: duration})
+}
+
+// Receive runs a command and writes its standard output, of any length, to w.
+// It is not in the result.
+func (c *Conn) Receive(ctx context.Context, command string, w io.Writer) (machine.Result, error) {
+	r, _, err := c.exchange(ctx, call{command: command}, w)
+	return r, err
+}
+
+// Feed runs a command whose standard input is the next n bytes of r.
+func (c *Conn) Feed(ctx context.Context, command string, r io.Reader, n int64) (machine.Result, error) {
+	result, _, err := c.collect(ctx, call{command: command, input: r, inputBytes: n})
+	return result, err
 }
 
 // Send starts a command line in the guest and does not wait for it. Its output
@@ -243,29 +233,190 @@ func (c *Conn) Send(ctx context.Context, command string, timeout time.Duration) 
 		return err
 	}
 	defer c.release()
-	return c.send(ctx, invocation(command, timeout)+" >/dev/null\n")
-}
-
-// statusMark begins a status line; base64 has no hyphen.
-const statusMark = "vmt-"
-
-// script is what the guest's shell executes for Run: one line that prints the
-// output of a command as base64, in chunks, and a status line.
-func script(command string, timeout time.Duration, number uint64) string {
-	return fmt.Sprintf(`o=$(%s | base64 -w %[2]d; exit ${PIPESTATUS[0]}); s=$?; `+
-		`for l in $o; do echo $l; ((${#l} < %[2]d)) || read -r; done; `+
-		`unset o l; echo %[3]s%[4]d $s`+"\n",
-		invocation(command, timeout), chunk, statusMark, number)
-}
-
-// invocation is the command line that runs a command without input.
-func invocation(command string, timeout time.Duration) string {
 	prefix := ""
 	if timeout > 0 {
 		prefix = "timeout " + strconv.FormatFloat(timeout.Seconds(), 'f', -1, 64) + " "
 	}
-	return prefix + "bash -c " + machine.Quote("set -euo pipefail; "+command) + " </dev/null"
+	return c.send(ctx, prefix+"bash -c "+machine.Quote("set -euo pipefail; "+command)+" </dev/null >/dev/null\n")
 }
+
+// call is one command and how to run it.
+type call struct {
+	command    string
+	limit      time.Duration // of an attempt; 0 for none
+	until      string        // "" runs it once
+	duration   time.Duration // how long to repeat it
+	input      io.Reader     // nil for none
+	inputBytes int64
+}
+
+const (
+	untilSuccess = "0"
+	untilFailure = "1"
+)
+
+// own matches what a command must be a process of its own for: elsewhere bash
+// runs it as a subshell, whose $$ is the guest's shell itself.
+var own = regexp.MustCompile(`\$\$|\$\{?[$0]|PPID|BASH|SHLVL|\breturn\b|\btrap\b|\blocal\b|\$\{?_\b`)
+
+// line is what the guest's shell executes for a call.
+func (k call) line(number uint64) string {
+	word := func(set bool, s string) string {
+		if !set {
+			return "-"
+		}
+		return s
+	}
+	command := k.command
+	if own.MatchString(command) {
+		command = "exec bash -c " + machine.Quote("set -euo pipefail; "+command)
+	}
+	return fmt.Sprintf("_vmt %d %s %s %d %s %s\n", number,
+		word(k.limit > 0, strconv.FormatFloat(k.limit.Seconds(), 'f', 3, 64)),
+		word(k.until != "", k.until),
+		k.duration.Milliseconds()/10,
+		word(k.input != nil, strconv.FormatInt(k.inputBytes, 10)),
+		machine.Quote(command))
+}
+
+// collect is exchange with the output in the result.
+func (c *Conn) collect(ctx context.Context, k call) (machine.Result, bool, error) {
+	var out limitedBuffer
+	r, done, err := c.exchange(ctx, k, &out)
+	r.Stdout = out.Bytes()
+	return r, done, err
+}
+
+// limitedBuffer refuses to hold more than maxOutput.
+type limitedBuffer struct{ bytes.Buffer }
+
+func (b *limitedBuffer) Write(p []byte) (int, error) {
+	if b.Len()+len(p) > maxOutput {
+		return 0, fmt.Errorf("a command's output has more than %d bytes\nhint: write it to a file and copy that", maxOutput)
+	}
+	return b.Buffer.Write(p)
+}
+
+// exchange sends a command and writes its output to w. done is false when the
+// command is to be repeated once more.
+func (c *Conn) exchange(ctx context.Context, k call, w io.Writer) (r machine.Result, done bool, err error) {
+	if err := c.acquire(ctx); err != nil {
+		return r, false, err
+	}
+	defer c.release()
+	if limit := k.limit + k.duration; k.limit > 0 {
+		late := &TimeoutError{Command: k.command, After: limit + Grace}
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, limit+Grace, late)
+		defer cancel()
+	}
+	if c.seen < c.sent {
+		// The guest still has a command that was given up, and would take the
+		// next line for our answer to a chunk of its output.
+		if _, err := c.answer(ctx, c.sent, io.Discard); err != nil {
+			return r, false, err
+		}
+	}
+	number := c.sent + 1
+	if err := c.send(ctx, k.line(number)); err != nil {
+		return r, false, err
+	}
+	c.sent = number
+	if c.stderr != nil {
+		c.stderr.forget()
+	}
+	if k.input != nil {
+		stop, err := c.feed(ctx, k)
+		defer stop()
+		if err != nil {
+			return r, false, err
+		}
+	}
+	end, err := c.answer(ctx, number, w)
+	if err != nil {
+		return r, false, err
+	}
+	r.Status = end.status
+	if c.stderr != nil {
+		r.Stderr = c.stderr.until(ctx, number, end.status != 0)
+	}
+	return r, end.how != howAgain, nil
+}
+
+// answer reads until the end of a command and writes its output to w.
+func (c *Conn) answer(ctx context.Context, number uint64, w io.Writer) (frame, error) {
+	var refused error // of w; the stream goes on all the same
+	put := func(p []byte) {
+		if refused == nil && len(p) > 0 {
+			_, refused = w.Write(p)
+		}
+	}
+	var port tail   // what came by the data port
+	var ended frame // the end, while the mark on the data port is awaited
+	for {
+		select {
+		case p := <-c.chunks:
+			put(port.add(p, len(c.mark(number))))
+		case f := <-c.frames:
+			switch {
+			case f.kind == frameLine && !c.begun:
+				// Not ours: something else writes to the guest's console.
+			case f.kind == frameLine:
+				raw, err := base64.StdEncoding.DecodeString(f.text)
+				if err != nil {
+					return f, fmt.Errorf("the guest's shell answered with malformed base64: %w", err)
+				}
+				put(raw)
+				if len(f.text) == chunk {
+					if err := c.send(ctx, "\n"); err != nil {
+						return f, err
+					}
+				}
+			case f.number > number:
+				return f, fmt.Errorf("the guest's shell answered command %d before it was asked", f.number)
+			case f.kind == frameOut:
+				c.begun = true
+				if f.number == number {
+					put(f.raw)
+				}
+			case f.kind == frameEnd:
+				c.seen, c.begun = f.number, false
+				if f.number < number {
+					port.held = nil // the output of an earlier command
+					continue
+				}
+				if f.how != howPort {
+					put(f.raw)
+					return f, refused
+				}
+				ended = f
+			}
+		case <-c.done:
+			return frame{}, c.err
+		case <-ctx.Done():
+			return frame{}, context.Cause(ctx)
+		}
+		if ended.kind == frameEnd && port.is(c.mark(number)) {
+			return ended, refused
+		}
+	}
+}
+
+func (c *Conn) mark(number uint64) string { return c.key + strconv.FormatUint(number, 10) }
+
+// tail holds back the end of a stream, which may be a mark.
+type tail struct{ held []byte }
+
+// add returns what is surely not part of a mark of n bytes at the end.
+func (t *tail) add(p []byte, n int) []byte {
+	t.held = append(t.held, p...)
+	cut := max(len(t.held)-n, 0)
+	out := t.held[:cut:cut]
+	t.held = append([]byte(nil), t.held[cut:]...)
+	return out
+}
+
+func (t *tail) is(mark string) bool { return string(t.held) == mark }
 
 func (c *Conn) acquire(ctx context.Context) error {
 	select {
@@ -279,43 +430,3 @@ func (c *Conn) acquire(ctx context.Context) error {
 }
 
 func (c *Conn) release() { c.turn <- struct{}{} }
-
-// line returns the next line of the guest.
-func (c *Conn) line(ctx context.Context) (string, error) {
-	select {
-	case l := <-c.lines:
-		return l, nil
-	case <-c.done:
-		return "", c.err
-	case <-ctx.Done():
-		return "", context.Cause(ctx)
-	}
-}
-
-// send writes s; a guest that does not read cannot hold it up beyond ctx. A
-// line of which only a part was taken cannot be taken back, so the connection
-// is closed then.
-func (c *Conn) send(ctx context.Context, s string) error {
-	fired := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		// A deadline in the past ends the Write that is under way.
-		_ = c.conn.SetWriteDeadline(time.Unix(1, 0))
-		close(fired)
-	})
-	n, err := c.conn.Write([]byte(s))
-	if !stop() {
-		<-fired
-		_ = c.conn.SetWriteDeadline(time.Time{})
-	}
-	switch {
-	case err == nil:
-		return nil
-	case n > 0:
-		c.conn.Close()
-		return fmt.Errorf("%w: it took only %d of %d bytes of a command", ErrClosed, n, len(s))
-	case ctx.Err() != nil:
-		return context.Cause(ctx)
-	default:
-		return fmt.Errorf("%w (%w)", ErrClosed, err)
-	}
-}

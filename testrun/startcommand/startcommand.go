@@ -77,21 +77,34 @@ func (c Command) Check() error {
 // Options are what the driver wants of QEMU.
 type Options struct {
 	QMPSocket   string // QEMU connects to it as a client
-	ShellSocket string // likewise
-	StateDir    string
-	SharedDir   string
-	AllowReboot bool
-	Display     bool // there is a display to show the guest on
-	ForceTCG    bool // KVM cannot be used on this host
+	ShellSocket string // likewise, as the following ones
+	// StderrSocket, DataSocket and OutputSocket lead to devices beside the shell's
+	// console: see package shell. OutputSocket may be empty.
+	StderrSocket, DataSocket, OutputSocket string
+	StateDir                               string
+	SharedDir                              string
+	AllowReboot                            bool
+	Display                                bool // there is a display to show the guest on
+	ForceTCG                               bool // KVM cannot be used on this host
 }
 
 // Build makes the process that starts the machine, in directory o.StateDir
 // and with environment env plus what start scripts expect. It fails when the
 // script insists on KVM and KVM cannot be used.
 func (c Command) Build(env []string, o Options) (*exec.Cmd, error) {
+	text, err := c.text()
+	if err != nil {
+		return nil, err
+	}
 	args := append(o.qemuArguments(), c.QEMUArguments...)
+	if !strings.Contains(text, "pvpanic") && !slices.ContainsFunc(env, func(v string) bool {
+		return strings.HasPrefix(v, "QEMU_OPTS=") && strings.Contains(v, "pvpanic")
+	}) {
+		// A panic is told at once. QEMU refuses a second such device.
+		args = append(args, "-device", "pvpanic")
+	}
 	if o.ForceTCG {
-		tcg, err := c.tcgArguments()
+		tcg, err := c.tcgArguments(text)
 		if err != nil {
 			return nil, err
 		}
@@ -112,6 +125,9 @@ func (c Command) Build(env []string, o Options) (*exec.Cmd, error) {
 	return cmd, nil
 }
 
+// shellDataPort is DataPort of package shell.
+const shellDataPort = "vm-prebuild.data"
+
 // qemuArguments are appended to the start script's own.
 func (o Options) qemuArguments() []string {
 	args := []string{
@@ -122,6 +138,10 @@ func (o Options) qemuArguments() []string {
 		// The backdoor shell: hvc0 in the guest.
 		"-device", "virtio-serial",
 		"-device", "virtconsole,chardev=shell",
+		// Standard error of its commands: hvc1. A console, because there QEMU
+		// drops what nobody takes, where a port would stop the guest.
+		"-chardev", "socket,id=stderr,path=" + o.StderrSocket,
+		"-device", "virtconsole,chardev=stderr",
 		// Without entropy, guests of some kernels wait for it at boot.
 		"-device", "virtio-rng-pci",
 		// The console is our stdin and stdout; without "-monitor none",
@@ -129,6 +149,20 @@ func (o Options) qemuArguments() []string {
 		"-serial", "stdio",
 		"-monitor", "none",
 	}
+	if o.OutputSocket != "" {
+		args = append(args,
+			// Standard output of commands that still run: hvc2.
+			"-chardev", "socket,id=output,path="+o.OutputSocket,
+			"-device", "virtconsole,chardev=output",
+		)
+	}
+	args = append(args,
+		// Long outputs and files. A port has flow control, which a console lacks.
+		"-chardev", "socket,id=data,path="+o.DataSocket,
+		"-device", "virtserialport,chardev=data,name="+shellDataPort,
+		// What follows a panic is left to the guest: it may reboot.
+		"-action", "panic=none",
+	)
 	if !o.AllowReboot {
 		args = append(args, "-no-reboot")
 	}
@@ -143,16 +177,17 @@ var (
 	hostCPU     = regexp.MustCompile(`(^|\s)--?cpu[\s=]+host\b`)
 )
 
-// tcgArguments have QEMU emulate the guest, whatever the start command says.
-func (c Command) tcgArguments() ([]string, error) {
-	text := c.Line
-	if c.Script != "" {
-		b, err := os.ReadFile(c.Script)
-		if err != nil {
-			return nil, err
-		}
-		text = string(b)
+// text is the shell code that starts the machine.
+func (c Command) text() (string, error) {
+	if c.Script == "" {
+		return c.Line, nil
 	}
+	b, err := os.ReadFile(c.Script)
+	return string(b), err
+}
+
+// tcgArguments have QEMU emulate the guest, whatever the start command says.
+func (c Command) tcgArguments(text string) ([]string, error) {
 	// QEMU merges -machine options and the last one counts, which overrides
 	// -machine accel=kvm:tcg and -enable-kvm. It refuses to do so for -accel.
 	args := []string{"-machine", "accel=tcg"}

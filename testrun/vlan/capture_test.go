@@ -2,6 +2,7 @@ package vlan
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"os"
 	"os/exec"
@@ -43,7 +44,7 @@ func readCapture(t *testing.T, file string) ([]string, []packet) {
 	var packets []packet
 	for {
 		data, info, err := r.ReadPacketData()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {

@@ -34,6 +34,26 @@ func TestRecordedRequest(t *testing.T) {
 	}
 }
 
+// TestRecordedAnswer reads what vde_switch answers, as clients read our answers.
+func TestRecordedAnswer(t *testing.T) {
+	recorded(t) // or skip
+	answer, err := os.ReadFile("testdata/answer.bin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(answer) != sockaddrSize {
+		t.Errorf("the answer has %d bytes", len(answer))
+	}
+	socket, err := parseSockaddr(answer)
+	if err != nil || !strings.HasPrefix(socket, "/tmp/vde1.") || !strings.Contains(socket, "/ctl/001.") {
+		t.Errorf("got %q, %v", socket, err)
+	}
+	end := bytes.IndexByte(answer[2:], 0) + 3 // what is behind the path is nobody's business
+	if ours := encodeSockaddr(socket); !bytes.Equal(ours[:end], answer[:end]) {
+		t.Errorf("we would answer %q", ours)
+	}
+}
+
 func TestParseRequest(t *testing.T) {
 	long := "/" + strings.Repeat("x", maxSocket-1)
 	tests := map[string]struct {

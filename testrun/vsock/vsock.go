@@ -99,8 +99,8 @@ func start(ctx context.Context, o Options) (*Device, error) {
 		d.read(reader, o.Warn)
 	}()
 	go func() {
-		_ = cmd.Wait() // cmd.ProcessState has what there is to know
-		writer.Close()
+		_ = cmd.Wait()     // cmd.ProcessState has what there is to know
+		_ = writer.Close() // never fails
 		<-read
 		close(d.exited)
 	}()

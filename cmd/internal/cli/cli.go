@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -232,7 +233,17 @@ func usageError(name string, err error) error {
 			name = selected.FullPath()
 		}
 	}
-	return Usagef("%w\nhint: run '%s --help'", err, name)
+	return Usagef("%s\nhint: run '%s --help'", inWords(err.Error()), name)
+}
+
+// missingValue is what kong says of a flag at the end of the command line.
+var missingValue = regexp.MustCompile(`expected \w+ value but got "EOL" \(<EOL>\)`)
+
+// inWords puts what kong says in the terms of its parser, and of Go's types,
+// into the user's.
+func inWords(text string) string {
+	text = missingValue.ReplaceAllString(text, "the value is missing")
+	return strings.ReplaceAll(text, "expected a valid 64 bit int but got", "expected a whole number but got")
 }
 
 // Usagef makes an error about the command line or a configuration file.

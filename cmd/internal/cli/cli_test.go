@@ -30,6 +30,7 @@ type planCmd struct {
 	JSON  bool   `help:"Print JSON." name:"json"`
 	Color string `enum:"auto,always,never" default:"auto" help:"When to use colours: it's [${enum}]."`
 	What  string `arg:"" optional:"" help:"What to plan."`
+	Depth int    `hidden:""`
 }
 
 func (c *planCmd) Run(ctx context.Context, out *cli.IO) error {
@@ -72,7 +73,8 @@ type defaulted struct {
 }
 
 type getCmd struct {
-	How string `enum:"fast,slow" default:"fast" help:"How to get it: ${enum}."`
+	How  string `enum:"fast,slow" default:"fast" help:"How to get it: ${enum}."`
+	File string `arg:"" optional:"" help:"Where to put it."`
 }
 
 func (c *getCmd) Run(out *cli.IO) error {
@@ -87,8 +89,9 @@ type putCmd struct {
 func (c *putCmd) Run() error { return fmt.Errorf("put: %w", cli.Exit(42)) }
 
 type single struct {
-	Jobs int    `help:"Tests at once." default:"1"`
-	Path string `arg:"" help:"The file."`
+	Colour bool   `negatable:"" default:"true" help:"Use colours."`
+	Jobs   int    `help:"Tests at once." default:"1"`
+	Path   string `arg:"" help:"The file."`
 }
 
 func (s *single) Run(out *cli.IO) error {
@@ -122,6 +125,8 @@ func TestRun(t *testing.T) {
 		{"ok", "plan x", 0, "{\n  \"what\": \"x\"\n}\n", ""},
 		{"unknown flag", "--nope", 2, "", "tool: unknown flag --nope\nhint: run 'tool --help'\n"},
 		{"unknown flag of a command", "plan --nope", 2, "", "tool: unknown flag --nope\nhint: run 'tool plan --help'\n"},
+		{"flag without value", "plan --color", 2, "", "tool: --color: the value is missing\nhint: run 'tool plan --help'\n"},
+		{"words for a number", "plan --depth=deep", 2, "", "tool: --depth: expected a whole number but got \"deep\"\nhint: run 'tool plan --help'\n"},
 		{"no command", "", 2, "", "tool: expected one of \"plan\", \"import\"\nhint: run 'tool --help'\n"},
 		{"missing flag", "import x", 2, "", "tool: missing flags: --store=ROOT\nhint: run 'tool import --help'\n"},
 		{"failed", "plan failed", 1, "", "tool: 1 of 2 tests failed\n"},
@@ -250,6 +255,8 @@ func TestBashCompletes(t *testing.T) {
 		{&grammar{}, "tool import --s", "--store"},
 		{&grammar{}, "tool plan ./testdata/", ""},
 		{&defaulted{}, "tool --ho", "--how"},
+		{&defaulted{}, "tool pu", "put"},
+		{&defaulted{}, "tool ./testdata/", ""},
 		{&defaulted{}, "tool --how s", "slow"},
 		{&defaulted{}, "tool get --how s", "slow"},
 		{&defaulted{}, "tool put --how d", "down"},

@@ -57,8 +57,25 @@ func flagWords(n *kong.Node) string {
 	var words []string
 	for _, f := range visible(n) {
 		words = append(words, "--"+f.Name)
+		if no := negation(f); no != "" {
+			words = append(words, "--"+no)
+		}
 	}
 	return strings.Join(words, " ")
+}
+
+// takesFiles says whether the tool's name may be followed by a file in place of
+// a command.
+func takesFiles(model *kong.Application) bool {
+	return model.DefaultCmd != nil && len(model.DefaultCmd.Positional) > 0
+}
+
+// negation is the name of the flag that undoes f; "" when there is none.
+func negation(f *kong.Flag) string {
+	if f.Tag.Negatable == "_" { // kong's mark for the usual name
+		return "no-" + f.Name
+	}
+	return f.Tag.Negatable
 }
 
 func bashCompletion(w io.Writer, model *kong.Application) {
@@ -84,7 +101,12 @@ func bashCompletion(w io.Writer, model *kong.Application) {
 	}
 	fmt.Fprintf(w, "    *) flags=%q ;;\n  esac\n", flagWords(model.Node))
 	fmt.Fprint(w, "  if [[ $cur == -* ]]; then COMPREPLY=($(compgen -W \"$flags\" -- \"$cur\"))\n")
-	fmt.Fprint(w, "  elif [[ $COMP_CWORD == 1 && $commands ]]; then COMPREPLY=($(compgen -W \"$commands\" -- \"$cur\"))\n")
+	fmt.Fprint(w, "  elif [[ $COMP_CWORD == 1 && $commands ]]; then ")
+	if takesFiles(model) {
+		fmt.Fprint(w, "compopt -o filenames; COMPREPLY=($(compgen -W \"$commands\" -- \"$cur\") $(compgen -f -- \"$cur\"))\n")
+	} else {
+		fmt.Fprint(w, "COMPREPLY=($(compgen -W \"$commands\" -- \"$cur\"))\n")
+	}
 	fmt.Fprintf(w, "  else compopt -o filenames; COMPREPLY=($(compgen -f -- \"$cur\")); fi\n}\ncomplete -F %s %s\n",
 		functionName(model), model.Name)
 }
@@ -105,12 +127,19 @@ func zshCompletion(w io.Writer, model *kong.Application) {
 		for _, n := range leaves {
 			fmt.Fprintf(w, "    %s\n", quote(n.Name+":"+n.Help))
 		}
-		fmt.Fprint(w, "  )\n  if (( CURRENT == 2 )) && [[ $words[2] != -* ]]; then _describe command commands; return; fi\n")
+		files := ""
+		if takesFiles(model) {
+			files = "; _files"
+		}
+		fmt.Fprintf(w, "  )\n  if (( CURRENT == 2 )) && [[ $words[2] != -* ]]; then _describe command commands%s; return; fi\n", files)
 		fmt.Fprint(w, "  local command=$words[2]\n  [[ $command == -* ]] || { shift words; (( CURRENT-- )); }\n  case $command in\n")
 		for _, n := range leaves {
 			fmt.Fprintf(w, "    %s) _arguments %s '*:file:_files' ;;\n", n.Name, zshFlags(n))
 		}
-		fmt.Fprintf(w, "    *) _arguments %s ;;\n  esac\n", zshFlags(model.Node))
+		if files != "" {
+			files = " '*:file:_files'"
+		}
+		fmt.Fprintf(w, "    *) _arguments %s%s ;;\n  esac\n", zshFlags(model.Node), files)
 	} else {
 		fmt.Fprintf(w, "  _arguments %s '*:file:_files'\n", zshFlags(model.Node))
 	}
@@ -128,15 +157,22 @@ func zshFlags(n *kong.Node) string {
 			word += ":value:_files"
 		}
 		words = append(words, quote(word))
+		if no := negation(f); no != "" {
+			words = append(words, quote("--"+no+"[the opposite of --"+f.Name+"]"))
+		}
 	}
 	return strings.Join(words, " ")
 }
 
 func fishCompletion(w io.Writer, model *kong.Application) {
 	names := strings.Join(commandNames(model), " ")
+	noFiles := " -f"
+	if takesFiles(model) {
+		noFiles = ""
+	}
 	for _, n := range model.Leaves(true) {
-		fmt.Fprintf(w, "complete -c %s -f -n 'not __fish_seen_subcommand_from %s' -a %s -d %s\n",
-			model.Name, names, n.Name, quote(n.Help))
+		fmt.Fprintf(w, "complete -c %s%s -n 'not __fish_seen_subcommand_from %s' -a %s -d %s\n",
+			model.Name, noFiles, names, n.Name, quote(n.Help))
 	}
 	fishFlags(w, model, model.Node, "")
 	if n := model.DefaultCmd; n != nil {
@@ -162,6 +198,9 @@ func fishFlags(w io.Writer, model *kong.Application, n *kong.Node, condition str
 			fmt.Fprint(w, " -r")
 		}
 		fmt.Fprintf(w, " -d %s\n", quote(f.Help))
+		if no := negation(f); no != "" {
+			fmt.Fprintf(w, "complete -c %s%s -l %s -d %s\n", model.Name, condition, no, quote("The opposite of --"+f.Name))
+		}
 	}
 }
 

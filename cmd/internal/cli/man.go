@@ -59,6 +59,14 @@ func manExamples(w io.Writer, examples []Example) {
 	}
 }
 
+// flagSummary is kong's, with the negation that kong shows in its help only.
+func flagSummary(f *kong.Flag) string {
+	if no := negation(f); no != "" {
+		return f.String() + ", --" + no
+	}
+	return f.String()
+}
+
 func manArguments(w io.Writer, n *kong.Node) {
 	for _, p := range n.Positional {
 		fmt.Fprintf(w, ".TP\n.I %s\n%s\n", roff(p.Summary()), roff(p.Help))
@@ -73,7 +81,7 @@ func manFlags(w io.Writer, n *kong.Node) {
 				group = f.Group.Key
 				fmt.Fprintf(w, ".PP\n%s\n", roff(f.Group.Title))
 			}
-			fmt.Fprintf(w, ".TP\n.B %s\n%s\n", roff(f.String()), roff(kong.DefaultHelpValueFormatter(f.Value)))
+			fmt.Fprintf(w, ".TP\n.B %s\n%s\n", roff(flagSummary(f)), roff(kong.DefaultHelpValueFormatter(f.Value)))
 		}
 	}
 }

@@ -26,9 +26,38 @@ let
 
   # In the order in which insmod wants them.
   modules = {
-    common = [ "virtio_pci" "virtio_console" "virtio_net" "virtio_blk" "9pnet_virtio" "9p" "overlay" "crc32c_generic" "ext4" ];
+    common = [ "virtio_pci" "virtio_console" "virtio_net" "virtio_blk" "9pnet_virtio" "9p" "overlay" "crc32c_generic" "ext4" "pvpanic-mmio" "pvpanic-pci" ];
     systemd = [ "erofs" "autofs4" "unix_diag" ];
+    # A kernel that no boot loader has started does not find the text mode of VGA.
+    screen = [ "bochs" ];
   };
+
+  # What a running guest finds in /lib/modules, for the kernel and modprobe to load
+  # when something asks for it. Not all of Debian's: a guest has no such hardware.
+  modulesOnDemand = [ "nft_ct" "nft_limit" "nft_log" "nft_reject_inet" "veth" "dummy" "sch_netem" ];
+
+  # For builders: module_files NAME… prints the files of modules and of those they
+  # need, in the order in which insmod wants them.
+  moduleFiles = ''
+    release=$(cat ${kernel}/release)
+    module_files() {
+        for module in "$@"; do
+            modprobe -d /offline/modules -S "$release" --show-depends "$module"
+        done | awk '$1 == "insmod" && !seen[$2]++ { print $2 }'
+    }
+  '';
+  # Checking signatures and reading type information (BTF) costs an emulated CPU
+  # seconds.
+  strip = "objcopy --strip-debug -R .BTF";
+
+  kernelModules = fromCache "guest-kernel-modules" { } ''
+    ${moduleFiles}
+    tree=$out/lib/modules/$release
+    mkdir -p $tree
+    module_files ${lib.escapeShellArgs modulesOnDemand} | while read -r file; do ${strip} "$file" "$tree/$(basename "$file")"; done
+    cp /offline/modules/lib/modules/$release/modules.{builtin,order} $tree/
+    depmod -b $out "$release"
+  '';
 
   miniRoot = pkgs.runCommand "guest-mini-root" { } ''
     mkdir -p $out/{bin,dev,etc,nix/store,proc,root,run,sys,tmp,usr,var/empty}
@@ -50,25 +79,21 @@ let
     install -m 0755 ${./mini/rc} $out/etc/mini-rc
     install -m 0644 ${./mini/inittab} $out/etc/inittab
     echo 'root:x:0:0:root:/root:/bin/bash' >$out/etc/passwd
+    echo 'root::::::::' >$out/etc/shadow
     echo 'root:x:0:' >$out/etc/group
     echo 'hosts: files dns' >$out/etc/nsswitch.conf
     printf 'ID=mini\nNAME="mini (nix/offline)"\n' >$out/etc/os-release
   '';
 
   initrd = fromCache "guest-initrd" { } ''
-    release=$(cat ${kernel}/release)
+    ${moduleFiles}
     mkdir -p tree/{dev,guest,proc,sys,modules} $out
     ${lib.concatStrings (
       lib.mapAttrsToList (group: names: ''
-        for module in ${lib.escapeShellArgs names}; do
-            modprobe -d /offline/modules -S "$release" --show-depends "$module"
-        done | while read -r word file _; do
-            [ "$word" = insmod ] || continue
+        module_files ${lib.escapeShellArgs names} | while read -r file; do
             name=$(basename "$file")
             if [ -e tree/modules/"$name" ]; then continue; fi
-            # Checking signatures and reading type information (BTF) costs an
-            # emulated CPU seconds.
-            objcopy --strip-debug -R .BTF "$file" tree/modules/"$name"
+            ${strip} "$file" tree/modules/"$name"
             echo "$name" >>tree/modules/${group}
         done
       '') modules
@@ -104,6 +129,7 @@ let
   guests = {
     inherit
       kernel
+      kernelModules
       initrd
       systemdBase
       emptyDisk

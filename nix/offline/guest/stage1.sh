@@ -18,11 +18,12 @@ mount -t tmpfs tmpfs /dev/shm
 # script belong where the driver sees them.
 exec 3>&2 2>/dev/ttyS0
 
-init= kind=
+init= kind= screen=
 for word in $(cat /proc/cmdline); do
     case $word in
     init=*) init=${word#init=} ;;
     offline.root=*) kind=${word#offline.root=} ;;
+    offline.screen) screen=1 ;;
     esac
 done
 
@@ -30,6 +31,7 @@ load() {
     while read -r module; do insmod "/modules/$module"; done <"/modules/$1"
 }
 load common
+if [ -n "$screen" ]; then load screen; fi
 
 # device SERIAL: the disk that the start script gave this serial.
 device() {

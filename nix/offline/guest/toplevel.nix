@@ -36,6 +36,19 @@ let
     '') vlans
   );
 
+  # Users without a number get those from 1000 on, in the order of their names.
+  users = lib.concatStrings (
+    lib.imap0 (i: name: let user = config.users.users.${name}; in ''
+      user ${lib.escapeShellArgs [
+        name
+        (toString (if user.uid != null then user.uid else 1000 + i))
+        (if user.home != null then user.home else "/home/${name}")
+        (if user.password != null then user.password else "")
+        (if user.linger then "1" else "")
+      ]}
+    '') (builtins.attrNames config.users.users)
+  );
+
   kernelParams = [
     # As nixpkgs' tests have them.
     "console=ttyS0"
@@ -49,15 +62,16 @@ let
     "clocksource=tsc"
     "tsc=reliable"
     # Each of these saves an emulated CPU up to a second of the boot: no
-    # defences against other guests, no fifth level of page tables, no
-    # interpretation of ACPI code to route interrupts that virtio (MSI) does
-    # not use, no watchdog, no self-tests, no audit records on the console.
+    # defences against other guests, no fifth level of page tables, no watchdog,
+    # no self-tests, no audit records on the console.
     "mitigations=off"
     "no5lvl"
-    "pci=noacpi"
     "nowatchdog"
     "cryptomgr.notests"
     "audit=0"
+    # The same goes for interpreting ACPI code to route interrupts that virtio (MSI)
+    # does not use; but without it the screen's memory has no address.
+    (if config.virtualisation.screen then "offline.screen" else "pci=noacpi")
   ];
 
   units = import ./units.nix {
@@ -78,7 +92,8 @@ pkgs.runCommand "vm-system-${config.system.name}"
       ::1 localhost
     ''
     + config.networking.extraHosts;
-    inherit network;
+    inherit network users;
+    inherit (guests) kernelModules;
     init = if isSystemd then "/lib/systemd/systemd" else "/bin/init";
   }
   ''
@@ -107,7 +122,8 @@ pkgs.runCommand "vm-system-${config.system.name}"
     }
     # An absolute command: PATH is that of stage 2.
     substitute ${./stage2.sh} $out/init --subst-var-by bash ${pkgs.bash} --subst-var-by busybox ${pkgs.busybox} \
-        --subst-var-by toplevel $out --subst-var-by network "$network" --subst-var-by init "$init"
+        --subst-var-by toplevel $out --subst-var-by kernelModules "$kernelModules" \
+        --subst-var-by network "$network" --subst-var-by users "$users" --subst-var-by init "$init"
     chmod +x $out/init
     echo -n ${lib.escapeShellArg (builtins.concatStringsSep " " kernelParams)} >$out/kernel-params
   ''

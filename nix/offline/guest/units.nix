@@ -15,7 +15,6 @@ let
     "e2scrub_all.timer"
     "e2scrub_reap.service"
     "fstrim.timer"
-    "getty.target"
     "kmod-static-nodes.service"
     "ldconfig.service"
     "modprobe@.service"
@@ -32,7 +31,6 @@ let
     "systemd-hwdb-update.service"
     "systemd-journal-catalog-update.service"
     "systemd-journal-flush.service"
-    "systemd-logind.service"
     "systemd-modules-load.service"
     "systemd-pstore.service"
     "systemd-random-seed.service"
@@ -43,7 +41,9 @@ let
     "systemd-update-utmp.service"
     "systemd-update-utmp-runlevel.service"
     "proc-sys-fs-binfmt_misc.automount"
-  ];
+  ]
+  # It takes a second to start, and only sessions of users need it.
+  ++ lib.optional (config.users.users == { }) "systemd-logind.service";
 
   # They look for partitions, encrypted disks, /etc/fstab and init scripts;
   # the guests have none, stage 1 mounts what there is.

@@ -42,6 +42,16 @@ let
       serviceConfig = option (types.attrsOf types.anything) { };
     };
   };
+  user = {
+    options = {
+      # All users here are of the kind that logs in; for the modules that say so.
+      isNormalUser = option types.bool true;
+      uid = option (types.nullOr types.int) null;
+      home = option (types.nullOr types.str) null;
+      password = option (types.nullOr types.str) null;
+      linger = option types.bool false;
+    };
+  };
   etcFile =
     { config, name, ... }:
     {
@@ -51,7 +61,7 @@ let
         source = mkOption { type = types.raw; };
       };
       config.source = lib.mkIf (config.text != null) (
-        lib.mkDefault (pkgs.writeText (baseNameOf name) config.text)
+        lib.mkDefault (pkgs.writeText (builtins.replaceStrings [ "@" ] [ "-" ] (baseNameOf name)) config.text)
       );
     };
 in
@@ -61,6 +71,7 @@ in
     environment.variables = option (types.attrsOf types.str) { };
     environment.etc = option (types.attrsOf (types.submodule etcFile)) { };
     systemd.services = option (types.attrsOf (types.submodule service)) { };
+    users.users = option (types.attrsOf (types.submodule user)) { };
 
     networking.hostName = option types.str name;
     networking.extraHosts = option types.lines "";
@@ -76,6 +87,9 @@ in
     virtualisation.graphics = option types.bool true;
     virtualisation.vlans = option (types.listOf types.int) [ 1 ];
     virtualisation.qemu.options = strings;
+    # Of this folder only: the console can be seen on the screen, not only in the
+    # text of the virtual terminals. It costs a second of the boot.
+    virtualisation.screen = option types.bool false;
     # Of this folder only: mini boots sooner, systemd has services.
     virtualisation.guest = mkOption {
       type = types.enum [

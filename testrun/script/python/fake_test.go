@@ -150,7 +150,7 @@ func (c *fakeCaller) Call(ctx context.Context, r script.Request) (any, error) {
 		}
 		return "text of " + r.Method, nil
 	case "wait_until_fails", "get_unit_property", "send_monitor_command", "get_console_log",
-		"get_tty_text", "get_screen_text", "ssh_backdoor_command":
+		"get_tty_text", "get_screen_text", "ssh_backdoor_command", "dump_machine_ssh":
 		return "text of " + r.Method, nil
 	case "get_screen_text_variants", "get_window_names":
 		return []string{"text of", r.Method}, nil

@@ -145,7 +145,7 @@ func (c *fakeCaller) Call(ctx context.Context, r script.Request) (any, error) {
 		return map[string]string{"alpha": "a\n"}, nil
 	case "qmp_next_event":
 		return map[string]any{"event": "STOP", "data": map[string]any{}, "timestamp": 1.5}, nil
-	case "wait_until_succeeds", "wait_until_fails", "get_unit_property", "ssh_backdoor_command":
+	case "wait_until_succeeds", "wait_until_fails", "get_unit_property", "ssh_backdoor_command", "dump_machine_ssh":
 		return "text of " + r.Method, nil
 	case "get_unit_info":
 		return map[string]string{"ActiveState": "active"}, nil

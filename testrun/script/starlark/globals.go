@@ -31,7 +31,7 @@ func (r *runtime) define() {
 	r.globals = starlark.StringDict{}
 	for _, f := range symbols.Functions() {
 		if implementation := functions[f.Name]; implementation != nil {
-			r.globals[f.Name] = r.builtin(f, func(thread *starlark.Thread, f symbols.Function, a arguments) (starlark.Value, error) {
+			r.globals[f.Name] = r.builtin(f.In(symbols.Starlark), func(thread *starlark.Thread, f symbols.Function, a arguments) (starlark.Value, error) {
 				return implementation(r, thread, f, a)
 			})
 		}
@@ -210,17 +210,16 @@ func driverCall(r *runtime, thread *starlark.Thread, f symbols.Function, a argum
 }
 
 // dumpMachineSSH prints how to log in to each machine.
-func dumpMachineSSH(r *runtime, thread *starlark.Thread, _ symbols.Function, _ arguments) (starlark.Value, error) {
-	lines := []string{"SSH backdoor enabled, the machines can be accessed like this:"}
-	for _, m := range r.machines {
-		command, err := r.call(thread, m.info.Name, "ssh_backdoor_command", map[string]any{})
-		if err != nil {
-			return nil, err
-		}
-		lines = append(lines, fmt.Sprintf("    %s:  %v", m.info.Name, command))
+func dumpMachineSSH(r *runtime, thread *starlark.Thread, f symbols.Function, a arguments) (starlark.Value, error) {
+	args, err := a.wire(f)
+	if err != nil {
+		return nil, err
 	}
-	fmt.Fprintln(r.stdout, strings.Join(lines, "\n"))
-	return starlark.None, nil
+	table, err := r.call(thread, "", f.Name, args)
+	if text, _ := table.(string); text != "" {
+		fmt.Fprintln(r.stdout, text)
+	}
+	return starlark.None, err
 }
 
 func serialStdout(on bool) function {

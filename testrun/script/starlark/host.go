@@ -20,6 +20,7 @@ import (
 	"go.starlark.net/syntax"
 
 	"vm-prebuild/testrun/script"
+	"vm-prebuild/testrun/script/symbols"
 )
 
 // Host implements [script.Host]. Its zero value is ready to use.
@@ -64,6 +65,7 @@ func (h Host) newRuntime(s script.Session) (*runtime, error) {
 		lock:    make(chan struct{}, 1),
 		sources: map[string][]string{},
 		modules: map[string]*module{},
+		methods: map[string]map[string]symbols.Function{},
 	}
 	if r.stdout == nil {
 		r.stdout = os.Stdout

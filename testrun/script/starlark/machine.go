@@ -19,7 +19,6 @@ type method[R any] func(r *runtime, thread *starlark.Thread, receiver R, f symbo
 
 // builtin makes a Starlark function of one of the table.
 func (r *runtime) builtin(f symbols.Function, call func(*starlark.Thread, symbols.Function, arguments) (starlark.Value, error)) *starlark.Builtin {
-	f = f.In(symbols.Starlark)
 	return starlark.NewBuiltin(f.Name, func(thread *starlark.Thread, _ *starlark.Builtin, args starlark.Tuple, kwargs []starlark.Tuple) (starlark.Value, error) {
 		a, err := r.bind(f, args, kwargs)
 		if err != nil {
@@ -32,23 +31,36 @@ func (r *runtime) builtin(f symbols.Function, call func(*starlark.Thread, symbol
 // attribute returns what receiver has by that name according to the table: a
 // method, for which own has code where it is not just a call of the driver.
 func attribute[R any](r *runtime, receiver R, class, name string, own map[string]method[R], otherwise method[R]) starlark.Value {
-	for _, f := range symbols.MethodsOf(class) {
-		if f.Name != name || f.Only == symbols.Python {
-			continue
-		}
-		if f.AliasOf != "" {
-			r.session.Bus.Log(event.Warning, "", fmt.Sprintf("%s is deprecated, use %s", f.Name, f.Deprecated))
-			return attribute(r, receiver, class, f.AliasOf, own, otherwise)
-		}
-		implementation := own[name]
-		if implementation == nil {
-			implementation = otherwise
-		}
-		return r.builtin(f, func(thread *starlark.Thread, f symbols.Function, a arguments) (starlark.Value, error) {
-			return implementation(r, thread, receiver, f, a)
-		})
+	f, ok := r.methodsOf(class)[name]
+	if !ok {
+		return nil
 	}
-	return nil
+	if f.AliasOf != "" {
+		r.session.Bus.Log(event.Warning, "", fmt.Sprintf("%s is deprecated, use %s", f.Name, f.Deprecated))
+		return attribute(r, receiver, class, f.AliasOf, own, otherwise)
+	}
+	implementation := own[name]
+	if implementation == nil {
+		implementation = otherwise
+	}
+	return r.builtin(f, func(thread *starlark.Thread, f symbols.Function, a arguments) (starlark.Value, error) {
+		return implementation(r, thread, receiver, f, a)
+	})
+}
+
+// methodsOf returns the methods of a class by name, as Starlark has them.
+func (r *runtime) methodsOf(class string) map[string]symbols.Function {
+	methods := r.methods[class]
+	if methods == nil {
+		methods = map[string]symbols.Function{}
+		for _, f := range symbols.MethodsOf(class) {
+			if f.Only != symbols.Python {
+				methods[f.Name] = f.In(symbols.Starlark)
+			}
+		}
+		r.methods[class] = methods
+	}
+	return methods
 }
 
 // names lists the attributes of a class.
@@ -180,13 +192,6 @@ var machineMethods = map[string]method[*machineValue]{
 			return nil, err
 		}
 		return outputs(m.info.Name, commands, v)
-	},
-	"dump_efi_vars": func(r *runtime, thread *starlark.Thread, m *machineValue, f symbols.Function, _ arguments) (starlark.Value, error) {
-		text, err := r.call(thread, m.info.Name, f.Name, map[string]any{})
-		if s, ok := text.(string); ok && s != "" {
-			fmt.Fprintln(r.stdout, s)
-		}
-		return starlark.None, err
 	},
 	"wait_for_qmp_event": waitForQMPEvent,
 }

@@ -37,7 +37,8 @@ type runtime struct {
 	machines   []*machineValue
 	sources    map[string][]string // lines by file name
 	modules    map[string]*module
-	conditions []*condition // active, outermost first
+	methods    map[string]map[string]symbols.Function // by class
+	conditions []*condition                           // active, outermost first
 	subtests   subtests
 }
 

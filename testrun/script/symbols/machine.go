@@ -145,7 +145,7 @@ func qemuMachine() Class {
 			{Name: "read_efi_vars", Result: "dict[str, dict[str, EfiVariable]] | None", Since: "26.05", Async: true, Doc: "Returns the EFI variables of a machine that is off, by vendor and name; None where there is no store.", Starlark: "A list of dicts of name, guid, attributes, and data in base64."},
 			{Name: "write_efi_vars", Params: []Param{required("variables", EFIVars)}, Result: None, Since: "26.05", Async: true, Doc: "Adds EFI variables of a machine that is off, or replaces those of the same vendor and name."},
 			{Name: "create_efi_vars", Result: None, Since: "26.05", Async: true, Doc: "Makes an empty store of EFI variables for a machine that is off."},
-			{Name: "dump_efi_vars", Result: None, Since: "26.05", Async: true, Doc: "Prints the EFI variables of a machine that is off."},
+			{Name: "dump_efi_vars", Result: None, Since: "26.05", Async: true, Doc: "Logs the EFI variables of a machine that is off."},
 		},
 	}
 }

@@ -316,11 +316,9 @@ class Driver:
 
     def dump_machine_ssh(self, offset: int | None = None) -> None:
         """Prints how to log in to each machine, where the test has a backdoor."""
-        print("SSH backdoor enabled, the machines can be accessed like this:")
-        width = max((len(machine.name) for machine in self.machines), default=0)
-        for machine in self.machines:
-            name = f"{machine.name}:".ljust(width + 3)
-            print(f"    {name}{machine.ssh_backdoor_command()}")
+        table = self._bridge.call("dump_machine_ssh", {"offset": offset})
+        if table:
+            print(table)
 
     def serial_stdout_on(self) -> None:
         """Shows serial consoles on the terminal (they always are recorded)."""

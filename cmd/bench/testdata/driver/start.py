@@ -1,0 +1,2 @@
+# The start script notes when it runs; there is no more to it.
+machine.start()

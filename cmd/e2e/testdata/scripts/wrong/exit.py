@@ -1,0 +1,7 @@
+# machines: machine
+# exit: 5
+# never: Traceback
+import sys
+
+machine.start()
+sys.exit(5)

@@ -1,0 +1,4 @@
+# machines: machine
+# exit: 1
+# message: !!! TypeError:
+machine.succeed("true", time_out=5)

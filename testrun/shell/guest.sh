@@ -1,0 +1,179 @@
+# What the guest's shell is told once it has greeted. Everything here runs in
+# that bash, so that a command costs one fork and no program: nothing is done by
+# another process that bash can do itself.
+#
+# The host writes one line for each command:
+#
+#   _vmt NUMBER LIMIT UNTIL FOR BYTES COMMAND
+#
+# LIMIT   seconds for one attempt; - for none. What is over it gets SIGTERM, a
+#         second later SIGKILL, and the status is 124, as with coreutils' timeout.
+# UNTIL   - runs the command once; 0 repeats it until it succeeds, 1 until it fails.
+# FOR     hundredths of a second for which to repeat; the host asks again then.
+# BYTES   how many bytes of input follow for the command; - for none.
+#
+# and reads frames, "KIND NUMBER …" with a number of raw bytes behind the line:
+#
+#   vmt-out NUMBER LENGTH NUL         the first part of a long output; with NUL
+#                                     set to 1, a NUL byte comes next
+#   vmt-end NUMBER STATUS LENGTH HOW  the end. A short output is all here. HOW is
+#                                     port (the rest came by the data port, whose
+#                                     stream now has the mark), again (what is
+#                                     waited for is not there yet) or -
+#
+# The rest of a long output comes between them, raw through the data port when
+# there is one. Else it comes as lines of base64, and the guest waits for a line
+# feed of the host after each full one: QEMU drops what a guest writes to a
+# virtio console while the host's end of it is full. A data port has flow control.
+
+# Process substitution needs it; initial RAM disks may lack it.
+[[ -e /dev/fd/0 ]] || ln -s /proc/self/fd /dev/fd
+
+# Standard error of commands: a console of its own, live and apart from the
+# kernel's and the journal's lines.
+if [[ $_vmt_err && -c $_vmt_err ]]; then exec 2>"$_vmt_err"; else _vmt_err=; fi
+[[ -c $_vmt_tee ]] || _vmt_tee=
+
+_vmt_find() {
+	local f n
+	_vmt_port=
+	for f in /sys/class/virtio-ports/*/name; do
+		[[ -e $f ]] && read -r n <"$f" && [[ $n = "$1" ]] || continue
+		f=${f%/name}
+		[[ -c /dev/${f##*/} ]] && _vmt_port=/dev/${f##*/}
+	done
+}
+_vmt_find "$_vmt_name"
+
+# A pause of bash's own. Nobody ever writes to the pipe.
+_vmt_sleep() { read -r -t "$1" <> <(:); }
+
+# Hundredths of a second since boot: the clock that tests do not set.
+_vmt_now() {
+	local t
+	read -r t _ </proc/uptime
+	_vmt_t=$((10#${t/./}))
+}
+
+# _vmt_term PID: SIGTERM to a process and all its descendants, _vmt_p.
+_vmt_term() {
+	local IFS=$' \t\n' f s p=" $1 " more=1
+	while [[ $more ]]; do
+		more=
+		for f in /proc/[0-9]*/stat; do
+			read -r s <"$f" || continue
+			s=${s##*) ?}
+			set -- $s
+			f=${f#/proc/} f=${f%/stat}
+			[[ $p = *" $1 "* && $p != *" $f "* ]] && p+="$f " more=1
+		done 2>/dev/null
+	done
+	_vmt_p=($p)
+	kill -TERM $p 2>/dev/null
+}
+
+# _vmt_run NUMBER LIMIT UNTIL BYTES COMMAND: one attempt. It sets _vmt_s, the
+# status, _vmt_x, the output or its beginning, _vmt_n, whether a NUL comes next,
+# _vmt_o, what is left in base64, and _vmt_how.
+_vmt_run() {
+	exec 7< <(
+		# A process of its own. This is no function because bash 5.2 complains
+		# when "set -e" ends an eval in a function of a subshell.
+		trap - INT QUIT # which bash ignores in the background
+		_vmt_c=$5
+		if [[ $4 != - ]]; then
+			if [[ $_vmt_port ]]; then exec <"$_vmt_port"; fi
+			# What the command leaves of its input must not become a command.
+			head -c "$4" | {
+				set --
+				(set -euo pipefail; eval "$_vmt_c")
+				_vmt_s=$?
+				cat >/dev/null
+				exit $_vmt_s
+			}
+			exit
+		fi
+		exec </dev/null
+		set --
+		if [[ $_vmt_tee ]]; then
+			(set -euo pipefail; eval "$_vmt_c") | tee "$_vmt_tee"
+			exit ${PIPESTATUS[0]}
+		fi
+		set -euo pipefail
+		eval "$_vmt_c"
+	)
+	local p=$! late= w= r LC_ALL=C IFS=
+	_vmt_x= _vmt_o= _vmt_n=0 _vmt_how=-
+	# Reading a pipe, bash takes one byte at a time, so it reads short outputs
+	# only. "read" ends at a NUL byte, which no variable can hold.
+	read -r -d '' -n 1024 -t "${2/#-/31536000}" -u 7 _vmt_x
+	r=$?
+	if ((r > 128)); then
+		late=1
+		_vmt_term $p
+		read -r -d '' -n 4096 -t 1 -u 7 r || (($? <= 128)) || kill -KILL "${_vmt_p[@]}" 2>/dev/null
+		_vmt_x+=$r
+	elif ((r == 0)); then
+		((${#_vmt_x} == 1024)) || _vmt_n=1
+		if [[ $2 != - ]]; then
+			(_vmt_sleep "$2"; _vmt_term $p) &
+			w=$!
+		fi
+		if [[ $3 = - ]]; then
+			printf 'vmt-out %d %d %d\n%s' $1 ${#_vmt_x} $_vmt_n "$_vmt_x"
+			_vmt_x=
+			if [[ $_vmt_port ]]; then
+				{ cat <&7; printf %s "$_vmt_key$1"; } >"$_vmt_port"
+				_vmt_how=port
+			else
+				_vmt_lines "$(base64 -w 32768 <&7)"
+			fi
+		else
+			_vmt_o=$(base64 -w 32768 <&7)
+		fi
+		if [[ $w ]]; then
+			if kill $w 2>/dev/null; then wait $w; else late=1; fi
+		fi
+	fi
+	exec 7<&-
+	wait $p
+	_vmt_s=$?
+	[[ ! $late ]] || _vmt_s=124
+}
+
+_vmt_lines() {
+	local IFS=$'\n' l
+	for l in $1; do
+		echo "$l"
+		((${#l} < 32768)) || read -r
+	done
+}
+
+_vmt() {
+	local end=0 begin LC_ALL
+	if [[ $3 != - ]]; then _vmt_now; end=$((_vmt_t + $4)); fi
+	while :; do
+		begin=$_vmt_t
+		_vmt_run $1 $2 $3 "$5" "$6"
+		case $3 in
+		-) break ;;
+		0) ((_vmt_s)) || break ;;
+		1) ((_vmt_s)) && break ;;
+		esac
+		_vmt_now
+		if ((_vmt_t >= end)); then _vmt_x= _vmt_o= _vmt_n=0 _vmt_how=again; break; fi
+		# As long as the attempt took: between 20 and 100 ms.
+		begin=$((_vmt_t - begin)) begin=$((begin < 2 ? 2 : begin > 10 ? 10 : begin))
+		_vmt_sleep 0.$((begin / 10))$((begin % 10))
+		_vmt_now
+	done
+	LC_ALL=C
+	if [[ $_vmt_o || $3$_vmt_n = [01]1 ]]; then
+		printf 'vmt-out %d %d %d\n%s' $1 ${#_vmt_x} $_vmt_n "$_vmt_x"
+		_vmt_x=
+		_vmt_lines "$_vmt_o"
+	fi
+	# So that the host knows that it has all of standard error.
+	((!_vmt_s)) || [[ ! $_vmt_err ]] || printf '%s%d\n' "$_vmt_key" $1 >&2
+	printf 'vmt-end %d %d %d %s\n%s' $1 $_vmt_s ${#_vmt_x} $_vmt_how "$_vmt_x"
+}
