@@ -234,13 +234,11 @@ func TestEveryCharacterIsTyped(t *testing.T) {
 		text.WriteRune(c)
 	}
 	text.WriteString("\n\t")
-	// More than QEMU's own queue takes.
-	text.WriteString(strings.Repeat("The quick brown fox (jumps) over the lazy dog!\n", 6))
-	begin := time.Now()
-	if err := g.SendChars(t.Context(), text.String(), 0); err != nil {
+	// The guest of this test is never idle and may not run for long on a busy
+	// host, which a keyboard has no patience for.
+	if err := g.SendChars(t.Context(), text.String(), 100*time.Millisecond); err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("%d characters in %v", text.Len(), time.Since(begin))
 	want := onTheWire(t, text.String())
 	var got []string
 	for deadline := time.Now().Add(patience); len(got) < len(want) && time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
