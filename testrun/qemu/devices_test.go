@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -372,4 +373,21 @@ func TestForwardPort(t *testing.T) {
 	}
 	conn.Close()
 	wantError(t, g.ForwardPort(ctx, port, 80), fmt.Sprintf("forwarding port %d of the host to port 80 of the guest: ", port))
+}
+
+// Who waits for a console that is silent costs nothing.
+func TestWaitingTakesNoProcessorTime(t *testing.T) {
+	_, g := startedWith(t, echoes, "")
+	used := func() time.Duration {
+		var u syscall.Rusage
+		if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+			t.Fatal(err)
+		}
+		return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	}
+	before := used()
+	wantAssertion(t, g.WaitForConsoleText(t.Context(), "never", 2*time.Second), "action timed out")
+	if took := used() - before; took > 200*time.Millisecond {
+		t.Errorf("%v of processor time in 2 s of waiting", took)
+	}
 }
