@@ -23,21 +23,18 @@ import (
 	"vm-prebuild/testrun/vlan"
 )
 
-// ErrGlobalTimeout ends a test that took longer than its global time-out.
-var ErrGlobalTimeout = errors.New("the global time-out of the test was reached")
-
 // driver owns everything of one running test. It executes what the script asks
 // for (calls.go).
 type driver struct {
-	cfg    Config
-	bus    *event.Bus
-	serial *atomic.Bool // print serial lines
+	cfg Config
+	bus *event.Bus
+	watch
 	reaper *reaper.Reaper
 	dirs   directories
 	env    []string // of the machines, beside the script's own: VLAN sockets
 	vlans  []vlan.Switch
 	ssh    *sshBackdoor // nil for none
-	kvm    accel.Result
+	noKVM  func() bool  // waits for the probe
 	reader *ocr.Engine
 
 	seed    uint64 // of the VLANs' faults
@@ -49,9 +46,16 @@ type driver struct {
 	machines map[string]machine.Machine
 }
 
+// watch is what the reports and the driver have in common.
+type watch struct {
+	serial       *atomic.Bool // print serial lines
+	blocks       *openBlocks
+	streamOutput bool // of commands while they run
+}
+
 // newDriver claims directories, starts the VLANs and sets up the machines,
 // which do not run yet. On error everything is undone.
-func newDriver(ctx context.Context, cfg Config, bus *event.Bus, serial *atomic.Bool) (_ *driver, err error) {
+func newDriver(ctx context.Context, cfg Config, bus *event.Bus, watch watch) (_ *driver, err error) {
 	if cfg.BootTimeout == 0 {
 		cfg.BootTimeout = DefaultBootTimeout
 	}
@@ -72,7 +76,7 @@ func newDriver(ctx context.Context, cfg Config, bus *event.Bus, serial *atomic.B
 	if err != nil {
 		return nil, errors.Join(err, dirs.release())
 	}
-	d := &driver{cfg: cfg, seed: seed, bus: bus, serial: serial, reaper: r, dirs: dirs, reader: ocr.New(readers()), machines: map[string]machine.Machine{}, stopTimer: func() {}}
+	d := &driver{cfg: cfg, seed: seed, bus: bus, watch: watch, reaper: r, dirs: dirs, reader: ocr.New(readers()), machines: map[string]machine.Machine{}, stopTimer: func() {}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.close())
@@ -81,21 +85,26 @@ func newDriver(ctx context.Context, cfg Config, bus *event.Bus, serial *atomic.B
 	if d.dirs.private {
 		r.RemoveAtDeath(d.dirs.tmp)
 	}
-	// The probe takes half a second where KVM is broken: meanwhile, the rest.
+	// The probe takes a while where KVM is broken. Nobody waits for it before a
+	// machine starts.
 	probed := make(chan accel.Result, 1)
 	go func() { probed <- accel.Probe(ctx) }()
+	d.noKVM = sync.OnceValue(func() bool {
+		kvm := <-probed
+		if !kvm.KVM {
+			text := "KVM cannot be used: " + kvm.Reason + "; the machines run under TCG, which is many times slower"
+			if kvm.Hint != "" {
+				text += " (hint: " + kvm.Hint + ")"
+			}
+			bus.Log(event.Warning, "", text)
+		}
+		return !kvm.KVM
+	})
 	if err := d.startVLANs(ctx); err != nil {
 		return nil, err
 	}
 	if err := d.openSSHBackdoor(ctx); err != nil {
 		return nil, err
-	}
-	if d.kvm = <-probed; !d.kvm.KVM {
-		text := "KVM cannot be used: " + d.kvm.Reason + "; the machines run under TCG, which is many times slower"
-		if d.kvm.Hint != "" {
-			text += " (hint: " + d.kvm.Hint + ")"
-		}
-		bus.Log(event.Warning, "", text)
 	}
 	for _, m := range cfg.Machines {
 		if _, err := d.addMachine(m.Name, d.ssh.attach(m.Name, m.Command), cfg.KeepState); err != nil {
@@ -153,14 +162,15 @@ func (d *driver) addMachine(name string, command startcommand.Command, keepState
 		return failed(err)
 	}
 	m := qemu.New(qemu.Config{
-		Name:        name,
-		Command:     command,
-		Dirs:        machine.Dirs{State: state, Shared: d.dirs.shared, Out: d.cfg.OutDir},
-		ForceTCG:    !d.kvm.KVM,
-		Display:     os.Getenv("DISPLAY") != "" || os.Getenv("WAYLAND_DISPLAY") != "",
-		BootTimeout: d.cfg.BootTimeout,
-		Bus:         d.bus,
-		Reaper:      d.reaper,
+		Name:         name,
+		Command:      command,
+		Dirs:         machine.Dirs{State: state, Shared: d.dirs.shared, Out: d.cfg.OutDir},
+		ForceTCG:     d.noKVM,
+		Display:      os.Getenv("DISPLAY") != "" || os.Getenv("WAYLAND_DISPLAY") != "",
+		BootTimeout:  d.cfg.BootTimeout,
+		StreamOutput: d.streamOutput,
+		Bus:          d.bus,
+		Reaper:       d.reaper,
 	})
 	d.machines[name] = m
 	return m, nil
@@ -229,24 +239,6 @@ func (d *driver) all() []machine.Machine {
 		all = append(all, m)
 	}
 	return all
-}
-
-// startTimer returns a context that ends with the global time-out.
-func (d *driver) startTimer(ctx context.Context) (context.Context, func()) {
-	limit := d.cfg.GlobalTimeout
-	if limit == 0 {
-		return ctx, func() {}
-	}
-	d.bus.Log(event.Info, "", fmt.Sprintf("Test will time out and terminate in %s seconds", machine.PythonSeconds(limit)))
-	ctx, cancel := context.WithCancelCause(ctx)
-	timer := time.AfterFunc(limit, func() {
-		cancel(fmt.Errorf("%w (%s seconds)", ErrGlobalTimeout, machine.PythonSeconds(limit)))
-	})
-	d.stopTimer = func() { timer.Stop() }
-	return ctx, func() {
-		timer.Stop()
-		cancel(nil)
-	}
 }
 
 // syncDisks has every guest that is up write back its disks: the state

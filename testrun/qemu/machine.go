@@ -25,7 +25,7 @@ type Config struct {
 	Name        string
 	Command     startcommand.Command
 	Dirs        machine.Dirs
-	ForceTCG    bool          // KVM cannot be used on this host
+	ForceTCG    func() bool   // KVM cannot be used on this host; nil: it can
 	Display     bool          // show the guest's screen in a window
 	BootTimeout time.Duration // from the start script to QMP, and again to the shell
 	// StreamOutput reports standard output of commands while they run, which
