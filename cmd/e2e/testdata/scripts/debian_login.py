@@ -19,6 +19,6 @@ with subtest("a password from the outside"):
 
 with subtest("root"):
     server.send_chars("exit\n")
-    server.wait_until_tty_matches("1", r"login: $")
+    server.wait_until_tty_matches("1", r"login:\s*$")
     server.send_chars("root\n")
     server.wait_until_succeeds("pgrep -u root -t tty1 bash")

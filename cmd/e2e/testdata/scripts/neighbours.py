@@ -10,7 +10,7 @@ with subtest("by name"):
 
 with subtest("a file over the network"):
     alpha.succeed("head -c 2000000 /dev/urandom > /tmp/blob")
-    beta.execute("nc -l -p 1234 > /tmp/received 2>/dev/null &")
+    beta.execute("(sleep 100 | nc -l -p 1234 > /tmp/received) >/dev/null 2>&1 &")
     beta.wait_until_succeeds("netstat -ltn | grep -q :1234")
     alpha.succeed("nc -w 30 beta 1234 < /tmp/blob")
     want = alpha.succeed("sha256sum < /tmp/blob")
