@@ -57,16 +57,17 @@ prebuilt: setup
 e2e: build prebuilt
 	. nix/offline/env.sh && \
 	  VM_PREBUILD_BIN=$(abspath $(BIN)) VM_PREBUILD_MANIFEST=$(abspath $(CACHE))/prebuilt/manifest.json \
-	  $(GO) test -count=1 -timeout 25m -v ./cmd/e2e && \
+	  $(GO) test -count=1 -timeout 45m -v ./cmd/e2e && \
 	  VM_PREBUILD_MANIFEST=$(abspath $(CACHE))/prebuilt/manifest.json \
 	  $(GO) test -count=1 -timeout 15m -v -run Conformance ./testrun/qemu
 
 # Our tools against what people use now, on file systems of their own. It takes
-# an hour, and the machine for itself; docs/benchmarks.md tells the results.
-bench: setup build
+# more than an hour, and the machine for itself; docs/benchmarks.md tells the results.
+bench: setup build prebuilt
 	CGO_ENABLED=0 $(GO) build -o $(BIN)/ ./cmd/bench
 	$(BIN)/bench scale --svg docs/scale.svg
 	$(BIN)/bench run --markdown docs/benchmarks.md
+	$(BIN)/bench driver --markdown docs/benchmarks.md
 
 # What takes long: each fuzz target searches for a minute, and what kills
 # processes does so many times over.

@@ -36,6 +36,11 @@ func getAttribute(_ context.Context, g *machine.Guest, r script.Request) (any, e
 			return p.PID(), nil
 		}
 		return none, nil
+	case "last_pid":
+		if p, ok := g.Machine.(machine.HasProcess); ok && p.LastPID() != 0 {
+			return p.LastPID(), nil
+		}
+		return none, nil
 	case "returncode":
 		// How a process ended is told when it happens, by the call that meets
 		// it; later it only counts that it did.

@@ -17,6 +17,7 @@ type process struct {
 }
 
 func (p *process) PID() int                  { return map[bool]int{true: 42}[p.running] }
+func (p *process) LastPID() int              { return 42 }
 func (p *process) Dirs() machine.Dirs        { return p.dirs }
 func (p *process) SetDirs(dirs machine.Dirs) { p.dirs = dirs }
 
@@ -39,6 +40,8 @@ func TestAttributes(t *testing.T) {
 		{"m", "get_attribute", `{"name":"booted"}`, "true"},
 		{"m", "get_attribute", `{"name":"connected"}`, "true"},
 		{"m", "get_attribute", `{"name":"pid"}`, "42"},
+		{"m", "get_attribute", `{"name":"last_pid"}`, "42"},
+		{"plain", "get_attribute", `{"name":"last_pid"}`, "null"},
 		{"m", "get_attribute", `{"name":"returncode"}`, "null"},
 		{"plain", "get_attribute", `{"name":"pid"}`, "null"},
 		{"plain", "get_attribute", `{"name":"returncode"}`, "0"},

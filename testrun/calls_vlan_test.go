@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"vm-prebuild/testrun/event"
@@ -176,24 +177,34 @@ func TestVLANReport(t *testing.T) {
 }
 
 func TestMachineOf(t *testing.T) {
-	cmd := exec.Command("sh", "-c", "echo; exec sleep 600")
-	cmd.Env = append(os.Environ(), machineEnv+"=a")
-	out, err := cmd.StdoutPipe()
-	if err == nil {
-		err = cmd.Start()
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	}()
-	if _, err := out.Read(make([]byte, 1)); err != nil { // it runs
-		t.Fatal(err)
-	}
-	if got := machineOf(cmd.Process.Pid); got != "a" {
-		t.Errorf("got %q", got)
+	for name, script := range map[string]string{
+		"by itself":       "echo $$; exec sleep 600",
+		"by its script":   "env -i sleep 600 & echo $!; wait",
+		"by its ancestor": "(sleep 600 & echo $!; wait)",
+	} {
+		t.Run(name, func(t *testing.T) {
+			cmd := exec.Command("sh", "-c", script)
+			cmd.Env = append(os.Environ(), machineEnv+"=a")
+			cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+			out, err := cmd.StdoutPipe()
+			if err == nil {
+				err = cmd.Start()
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() {
+				_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+				_ = cmd.Wait()
+			}()
+			var pid int
+			if _, err := fmt.Fscan(out, &pid); err != nil {
+				t.Fatal(err)
+			}
+			if got := machineOf(pid); got != "a" {
+				t.Errorf("got %q", got)
+			}
+		})
 	}
 	if got := machineOf(os.Getpid()); got != "" {
 		t.Errorf("we are machine %q", got)

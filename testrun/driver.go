@@ -37,7 +37,7 @@ type driver struct {
 	env    []string // of the machines, beside the script's own: VLAN sockets
 	vlans  []vlan.Switch
 	ssh    *sshBackdoor // nil for none
-	kvm    accel.Result
+	noKVM  func() bool  // waits for the probe
 	reader *ocr.Engine
 
 	seed    uint64 // of the VLANs' faults
@@ -81,21 +81,26 @@ func newDriver(ctx context.Context, cfg Config, bus *event.Bus, serial *atomic.B
 	if d.dirs.private {
 		r.RemoveAtDeath(d.dirs.tmp)
 	}
-	// The probe takes half a second where KVM is broken: meanwhile, the rest.
+	// The probe takes a while where KVM is broken. Nobody waits for it before a
+	// machine starts.
 	probed := make(chan accel.Result, 1)
 	go func() { probed <- accel.Probe(ctx) }()
+	d.noKVM = sync.OnceValue(func() bool {
+		kvm := <-probed
+		if !kvm.KVM {
+			text := "KVM cannot be used: " + kvm.Reason + "; the machines run under TCG, which is many times slower"
+			if kvm.Hint != "" {
+				text += " (hint: " + kvm.Hint + ")"
+			}
+			bus.Log(event.Warning, "", text)
+		}
+		return !kvm.KVM
+	})
 	if err := d.startVLANs(ctx); err != nil {
 		return nil, err
 	}
 	if err := d.openSSHBackdoor(ctx); err != nil {
 		return nil, err
-	}
-	if d.kvm = <-probed; !d.kvm.KVM {
-		text := "KVM cannot be used: " + d.kvm.Reason + "; the machines run under TCG, which is many times slower"
-		if d.kvm.Hint != "" {
-			text += " (hint: " + d.kvm.Hint + ")"
-		}
-		bus.Log(event.Warning, "", text)
 	}
 	for _, m := range cfg.Machines {
 		if _, err := d.addMachine(m.Name, d.ssh.attach(m.Name, m.Command), cfg.KeepState); err != nil {
@@ -156,7 +161,7 @@ func (d *driver) addMachine(name string, command startcommand.Command, keepState
 		Name:        name,
 		Command:     command,
 		Dirs:        machine.Dirs{State: state, Shared: d.dirs.shared, Out: d.cfg.OutDir},
-		ForceTCG:    !d.kvm.KVM,
+		ForceTCG:    d.noKVM,
 		Display:     os.Getenv("DISPLAY") != "" || os.Getenv("WAYLAND_DISPLAY") != "",
 		BootTimeout: d.cfg.BootTimeout,
 		Bus:         d.bus,

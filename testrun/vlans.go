@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strconv"
 
+	"golang.org/x/sys/unix"
+
 	"vm-prebuild/testrun/event"
 	"vm-prebuild/testrun/vlan"
 )
@@ -76,8 +78,20 @@ func (d *driver) closeVLAN(s vlan.Switch) error {
 }
 
 // machineOf names the machine that a process belongs to. The start script and
-// all that it starts have the name in their environment.
+// all that it starts have the name in their environment; for what does not, the
+// script speaks, which leads their process group.
 func machineOf(pid int) string {
+	name := machineIn(pid)
+	if name == "" {
+		if leader, err := unix.Getpgid(pid); err == nil {
+			name = machineIn(leader)
+		}
+	}
+	return name
+}
+
+// machineIn returns the name of the machine in the environment of a process.
+func machineIn(pid int) string {
 	env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
 	if err != nil {
 		return "" // not ours, or gone

@@ -245,7 +245,7 @@ func (b *driverBench) run(ctx context.Context, job driverJob, theirs bool, to fi
 	count := max(1, int(math.Ceil(float64(job.count)*b.command.Scale)))
 	s := &driverRun{
 		args: []string{filepath.Join(b.command.Bin, "nixos-test-run"), "--config", config, "-o", dir},
-		env: append(os.Environ(), "XDG_RUNTIME_DIR="+dir, "TMPDIR="+dir, "QEMU_VDE_SOCKET_1="+dir,
+		env: append(os.Environ(), "XDG_RUNTIME_DIR="+dir, "TMPDIR="+dir,
 			"PATH="+filepath.Join(b.dir, "path")+":"+os.Getenv("PATH"), "NIXOS_TEST_PYTHON="+b.command.Python,
 			startedEnv+"="+filepath.Join(dir, "started"), ownEnv+"="+filepath.Join(dir, "own"),
 			"BENCH_QEMU_OPTIONS="+b.options, "BENCH_COUNT="+strconv.Itoa(count), "BENCH_GUEST="+job.guest),

@@ -94,6 +94,46 @@ func TestBenchScale(t *testing.T) {
 	}
 }
 
+// TestBenchDriver measures the test driver, shortly: both sides must do each job,
+// and the figures must be such as can be true.
+func TestBenchDriver(t *testing.T) {
+	bin, manifest := need(t, binEnv), need(t, manifestEnv)
+	cmd := exec.CommandContext(t.Context(), buildBench(t), "driver", "--bin", bin, "--manifest", manifest,
+		"--runs", "1", "--scale", "0.2", "--jobs", "played|(waits|copies) mini", "--json")
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, stderr.String())
+	}
+	var rows []struct {
+		What, Guest, Unit string
+		Theirs, Ours      float64
+	}
+	if err := json.Unmarshal(out, &rows); err != nil {
+		t.Fatal(err)
+	}
+	const want = 15
+	if len(rows) != want {
+		t.Errorf("%d figures, want %d", len(rows), want)
+	}
+	for _, row := range rows {
+		t.Logf("%-40s %-8s %8.3g : %.3g %s", row.What, row.Guest, row.Theirs, row.Ours, row.Unit)
+		for _, figure := range []float64{row.Theirs, row.Ours} {
+			low, high := 0.0, 60e3 // ms, MiB or s
+			switch row.Unit {
+			case "%":
+				high = 101
+			case "MiB":
+				low, high = 5, 500
+			}
+			if figure < low || figure > high {
+				t.Errorf("%s, %s: %g %s cannot be", row.What, row.Guest, figure, row.Unit)
+			}
+		}
+	}
+}
+
 // TestBenchKilled kills a benchmark: its mounts and loop devices go with it.
 func TestBenchKilled(t *testing.T) {
 	cmd, dir := benchCommand(t, "run", "--scale", "0.02", "--lines", "^register .* derivations")

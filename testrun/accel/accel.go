@@ -19,26 +19,20 @@ type Result struct {
 	Hint   string // what the user can do about it; may be empty
 }
 
-// probeLimit is how long the probe's guest code may take. Hardware runs it in
-// about a millisecond, nested virtualisation in a few; instruction emulation
-// needs from half a second on.
-const probeLimit = 100 * time.Millisecond
+// cpuLimit is how much CPU time the probe's guest code may take. Hardware runs
+// it in about a millisecond, nested virtualisation in a few; instruction
+// emulation needs from half a second on. It is CPU time and not time because a
+// busy host may not give us a CPU for a while.
+const cpuLimit = 40 * time.Millisecond
 
-// probeTimes is how often it is tried, because a busy host may not have given it
-// a CPU for so long.
-const probeTimes = 3
+// probeLimit bounds the probe on a host that gives it no CPU at all.
+const probeLimit = 5 * time.Second
 
 // Probe runs a loop of a million 64-bit guest instructions under KVM. It takes
-// a few milliseconds where KVM works and at most a third of a second elsewhere.
-func Probe(ctx context.Context) (r Result) {
-	for range probeTimes {
-		limited, cancel := context.WithTimeout(ctx, probeLimit)
-		r = probe(limited)
-		timedOut := limited.Err() != nil
-		cancel()
-		if r.KVM || !timedOut {
-			break
-		}
-	}
-	return r
+// a few milliseconds where KVM works, and elsewhere about as long as cpuLimit
+// when the host is not busy.
+func Probe(ctx context.Context) Result {
+	ctx, cancel := context.WithTimeout(ctx, probeLimit)
+	defer cancel()
+	return probe(ctx)
 }

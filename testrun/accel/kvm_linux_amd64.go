@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -154,24 +155,26 @@ func runGuest(ctx context.Context, kvm int) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	thread := unix.Gettid()
-	fired := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		run[1] = 1 // immediate_exit: a KVM_RUN that has not begun returns too
-		_ = unix.Tgkill(os.Getpid(), thread, unix.SIGURG)
-		close(fired)
-	})
-	defer func() {
-		if !stop() {
-			<-fired
+	ended := make(chan struct{})
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		if watch(ctx, ended, thread) {
+			run[1] = 1 // immediate_exit: a KVM_RUN that has not begun returns too
+			_ = unix.Tgkill(os.Getpid(), thread, unix.SIGURG)
 		}
+	}()
+	defer func() {
+		close(ended)
+		<-watched
 	}()
 	for {
 		_, err := ioctl(cpu, kvmRun, 0)
 		switch {
-		case errors.Is(err, unix.EINTR) && ctx.Err() == nil:
+		case errors.Is(err, unix.EINTR) && run[1] == 0:
 			continue
 		case errors.Is(err, unix.EINTR):
-			return fmt.Errorf("a loop of a million guest instructions did not end within %v (each is emulated in software)", probeLimit)
+			return fmt.Errorf("a loop of a million guest instructions did not end within %v of CPU time (each is emulated in software)", cpuLimit)
 		case err != nil:
 			return fmt.Errorf("KVM_RUN: %w", err)
 		}
@@ -181,6 +184,35 @@ func runGuest(ctx context.Context, kvm int) error {
 			return fmt.Errorf("guest code left KVM_RUN with exit reason %d", reason)
 		}
 		return nil
+	}
+}
+
+// watch returns true when a thread of ours has used cpuLimit from now on, or ctx
+// ends, and false when ended is closed.
+func watch(ctx context.Context, ended <-chan struct{}, thread int) bool {
+	// The clock of a thread's CPU time, MAKE_THREAD_CPUCLOCK of linux/posix-timers.h.
+	clock := int32(^thread<<3 | 4 | 2)
+	used := func() time.Duration {
+		var t unix.Timespec
+		if err := unix.ClockGettime(clock, &t); err != nil {
+			return 0
+		}
+		return time.Duration(t.Nano())
+	}
+	begin := used()
+	tick := time.NewTicker(cpuLimit / 8)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			if used()-begin > cpuLimit {
+				return true
+			}
+		case <-ctx.Done():
+			return true
+		case <-ended:
+			return false
+		}
 	}
 }
 

@@ -130,10 +130,11 @@ type (
 	Mover interface {
 		SetDirs(Dirs)
 	}
-	// HasProcess tells the number of the machine's process; 0 when it does not
-	// run.
+	// HasProcess tells the number of the machine's process, 0 when it does not
+	// run; and that of the last one, 0 before the first.
 	HasProcess interface {
 		PID() int
+		LastPID() int
 	}
 	// Linker cuts and restores the machine's links to the VLANs.
 	Linker interface {

@@ -27,7 +27,11 @@ func (p *process) heed(e qmp.Event) {
 			p.cfg.Bus.Log(event.Warning, p.cfg.Name, "the guest's kernel panicked; it may reboot")
 			return
 		}
-		p.fail(errPanicked)
+		panicked := errPanicked
+		if disk := p.diskError.Load(); disk != nil {
+			panicked = fmt.Errorf("%w: %s", errPanicked, *disk)
+		}
+		p.fail(panicked)
 	case "BLOCK_IO_ERROR":
 		text := blockError(e)
 		if p.diskError.Swap(&text) == nil {

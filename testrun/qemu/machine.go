@@ -25,7 +25,7 @@ type Config struct {
 	Name        string
 	Command     startcommand.Command
 	Dirs        machine.Dirs
-	ForceTCG    bool          // KVM cannot be used on this host
+	ForceTCG    func() bool   // KVM cannot be used on this host; nil: it can
 	Display     bool          // show the guest's screen in a window
 	BootTimeout time.Duration // from the start script to QMP, and again to the shell
 	// StreamOutput reports standard output of commands while they run, which
@@ -45,6 +45,7 @@ type Machine struct {
 	process *process      // nil before the first start and after an expected end
 	past    []string      // console of ended processes
 	moved   *machine.Dirs // since SetDirs
+	lastPID int
 
 	lastConsole *console // of the process whose end was expected; may be nil
 	lastEvents  *eventLog
@@ -83,7 +84,7 @@ func (m *Machine) Start(ctx context.Context, o machine.StartOptions) error {
 		}
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		m.process = p
+		m.process, m.lastPID = p, p.pid()
 		m.cfg.Bus.Say(m.cfg.Name, fmt.Sprintf("QEMU running (pid %d)", p.pid()))
 		return nil
 	})
@@ -157,6 +158,13 @@ func (m *Machine) PID() int {
 		return 0
 	}
 	return p.pid()
+}
+
+// LastPID is the number of the last process; 0 before the first.
+func (m *Machine) LastPID() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.lastPID
 }
 
 // Running implements machine.Machine.

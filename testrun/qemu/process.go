@@ -87,7 +87,7 @@ func start(ctx context.Context, cfg Config, o machine.StartOptions) (*process, e
 		SharedDir:    cfg.Dirs.Shared,
 		AllowReboot:  o.AllowReboot,
 		Display:      cfg.Display,
-		ForceTCG:     cfg.ForceTCG,
+		ForceTCG:     cfg.ForceTCG != nil && cfg.ForceTCG(),
 	})
 	if err != nil {
 		return fail(err)

@@ -11,9 +11,16 @@ import (
 	"time"
 )
 
-// maxUnderWay bounds the frames that are on their way to one port, in bytes. It
-// is a second of a gigabit Ethernet and more than any guest sends here.
-const maxUnderWay = 128 << 20
+const (
+	// maxUnderWay bounds the frames that are on their way to one port, in bytes. It
+	// is a second of a gigabit Ethernet and more than any guest sends here.
+	maxUnderWay = 128 << 20
+	// overdue is how long a delayed frame waits for a client whose queue is full.
+	// Timers are coarse, so delayed frames come in bunches, and a socket holds some
+	// hundred small ones or three of 64 KiB.
+	overdue   = 50 * time.Millisecond
+	retryFull = 500 * time.Microsecond
+)
 
 // Everywhere is the whole VLAN, in place of a machine.
 const Everywhere = ""
@@ -40,8 +47,15 @@ type faults struct {
 	cables     map[string]cable // of machines
 	groups     map[string]int   // by machine; nil without a partition
 	directions map[string]*direction
-	serial     uint64 // of the last frame delayed
-	underWay   parcels
+	serial     uint64             // of the last frame delayed
+	underWay   map[*port]*mailbox // only such as have frames
+}
+
+// mailbox has the frames that are under way to one port.
+type mailbox struct {
+	parcels parcels
+	bytes   int
+	retry   time.Time // not before: the client's queue is full
 }
 
 // direction is the way from one machine to another.
@@ -55,11 +69,11 @@ type direction struct {
 
 // parcel is a frame under way.
 type parcel struct {
-	due      time.Time
-	serial   uint64
-	from, to *port
-	way      *direction
-	frame    []byte
+	due    time.Time
+	serial uint64
+	from   *port
+	way    *direction
+	frame  []byte
 }
 
 // parcels is a heap; the first is the next to deliver.
@@ -88,6 +102,7 @@ func newFaults(seed uint64) *faults {
 		seed:       seed,
 		cables:     map[string]cable{},
 		directions: map[string]*direction{},
+		underWay:   map[*port]*mailbox{},
 	}
 }
 
@@ -138,10 +153,12 @@ func (v *VLAN) Heal() {
 		f.hub, f.groups = cable{}, nil
 		clear(f.cables)
 		now := time.Now()
-		for i := range f.underWay {
-			f.underWay[i].due = now
+		for _, box := range f.underWay {
+			for i := range box.parcels {
+				box.parcels[i].due = now
+			}
+			heap.Init(&box.parcels)
 		}
-		heap.Init(&f.underWay)
 		for _, way := range f.directions {
 			way.last = now
 		}
@@ -222,7 +239,11 @@ func (f *faults) pass(from, to *port, frame []byte) {
 		to.send(frame)
 		return
 	}
-	if to.underWay+len(frame) > maxUnderWay {
+	box := f.underWay[to]
+	if box == nil {
+		box = &mailbox{}
+	}
+	if box.bytes+len(frame) > maxUnderWay {
 		to.dropped.Add(1)
 		return
 	}
@@ -231,12 +252,13 @@ func (f *faults) pass(from, to *port, frame []byte) {
 		due = way.last
 	}
 	f.serial++
-	to.underWay += len(frame)
 	way.underWay++
 	way.last = due
-	heap.Push(&f.underWay, parcel{due, f.serial, from, to, way, append([]byte(nil), frame...)})
+	box.bytes += len(frame)
+	heap.Push(&box.parcels, parcel{due, f.serial, from, way, append([]byte(nil), frame...)})
+	f.underWay[to] = box
 	f.settle()
-	if f.underWay[0].serial == f.serial {
+	if box.parcels[0].serial == f.serial {
 		f.rouse()
 	}
 }
@@ -260,20 +282,44 @@ func (f *faults) deliver() (time.Duration, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	defer f.settle()
-	for len(f.underWay) > 0 {
-		if wait := time.Until(f.underWay[0].due); wait > 0 {
-			return wait, true
-		}
-		p := heap.Pop(&f.underWay).(parcel)
-		p.to.underWay -= len(p.frame)
-		p.way.underWay--
-		if f.separated(p.from, p.to) {
-			p.to.dropped.Add(1)
-		} else {
-			p.to.send(p.frame)
+	var next time.Time
+	for to, box := range f.underWay {
+		at, more := f.empty(to, box)
+		if !more {
+			delete(f.underWay, to)
+		} else if next.IsZero() || at.Before(next) {
+			next = at
 		}
 	}
-	return 0, false
+	return time.Until(next), !next.IsZero()
+}
+
+// empty sends what is due to one port and returns when there is more to do;
+// false when nothing is left. It is called with mu held.
+func (f *faults) empty(to *port, box *mailbox) (time.Time, bool) {
+	now := time.Now()
+	if now.Before(box.retry) {
+		return box.retry, true
+	}
+	for len(box.parcels) > 0 {
+		p := box.parcels[0]
+		if p.due.After(now) {
+			return p.due, true
+		}
+		if f.separated(p.from, to) {
+			to.dropped.Add(1)
+		} else if !to.trySend(p.frame) {
+			if now.Sub(p.due) < overdue {
+				box.retry = now.Add(retryFull)
+				return box.retry, true
+			}
+			to.dropped.Add(1)
+		}
+		heap.Pop(&box.parcels)
+		box.bytes -= len(p.frame)
+		p.way.underWay--
+	}
+	return time.Time{}, false
 }
 
 // run delivers delayed frames until done is closed.

@@ -26,8 +26,6 @@ type port struct {
 	data    *net.UnixConn // connected to the client's datagram socket
 	raw     syscall.RawConn
 
-	underWay int // bytes that are delayed; guarded by faults.mu
-
 	framesIn, bytesIn, invalid   atomic.Uint64
 	framesOut, bytesOut, dropped atomic.Uint64
 }
@@ -99,20 +97,27 @@ func (p *port) receive(buf []byte) ([]byte, error) {
 }
 
 // send passes a frame to the client, or drops it when that would block.
+func (p *port) send(frame []byte) {
+	if !p.trySend(frame) {
+		p.dropped.Add(1)
+	}
+}
+
+// trySend reports whether the client has room for a frame, and gets it then.
 // UnixConn.Write would wait until the client reads, and one stuck guest would
 // stall the network.
-func (p *port) send(frame []byte) {
+func (p *port) trySend(frame []byte) bool {
 	var sendErr error
 	err := p.raw.Write(func(fd uintptr) bool {
 		sendErr = unix.Sendto(int(fd), frame, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, nil)
 		return true
 	})
 	if err != nil || sendErr != nil {
-		p.dropped.Add(1)
-		return
+		return false
 	}
 	p.framesOut.Add(1)
 	p.bytesOut.Add(uint64(len(frame)))
+	return true
 }
 
 func (p *port) stats() PortStats {

@@ -160,7 +160,7 @@ func (c *conversation) call(ctx context.Context, m message) error {
 	if report := c.reporter(request); report != nil {
 		// In order with everything else that the script reports.
 		result, err := report(request)
-		c.reply(m.ID, result, err)
+		c.writeLater(encodeReply(m.ID, result, err))
 		return nil
 	}
 	callCtx, cancel := context.WithCancel(ctx)
@@ -185,7 +185,7 @@ func (c *conversation) call(ctx context.Context, m message) error {
 		c.mu.Lock()
 		delete(c.underWay, m.ID)
 		c.mu.Unlock()
-		c.reply(m.ID, result, err)
+		c.write(encodeReply(m.ID, result, err))
 	})
 	return nil
 }
@@ -213,24 +213,24 @@ func (c *conversation) callBack(ctx context.Context, id uint64, this *call) erro
 	}
 }
 
-func (c *conversation) reply(id uint64, result any, err error) {
-	if err == nil {
-		var line []byte
-		if line, err = encodeLine(reply{ID: id, Result: result}); err == nil {
-			c.write(line)
-			return
-		}
-	}
-	line, err := encodeLine(reply{ID: id, Error: &replyError{Kind: script.KindOf(err), Message: err.Error()}})
-	if err == nil { // two strings cannot fail to encode
-		c.write(line)
-	}
-}
-
 // write sends one message. When it fails, the interpreter is gone; serve and
 // the wait for its exit say so.
 func (c *conversation) write(line []byte) {
 	c.writing.Lock()
+	c.finishWrite(line)
+}
+
+// writeLater is write for serve, which must go on reading while a large reply
+// is under way: the script may be sending something large itself.
+func (c *conversation) writeLater(line []byte) {
+	if c.writing.TryLock() {
+		c.finishWrite(line)
+		return
+	}
+	c.calls.Go(func() { c.write(line) })
+}
+
+func (c *conversation) finishWrite(line []byte) {
 	defer c.writing.Unlock()
 	_, _ = c.conn.Write(line)
 }

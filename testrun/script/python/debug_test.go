@@ -21,7 +21,7 @@ func TestBreakpoint(t *testing.T) {
 	t.Parallel()
 	address := freePort(t)
 	_, port, _ := net.SplitHostPort(address)
-	err, log := debugged(t, fmt.Sprintf(`
+	log, err := debugged(t, fmt.Sprintf(`
 answer = 6 * 7
 debug.breakpoint(port=%s)
 assert answer == 43
@@ -44,7 +44,7 @@ func TestBreakpointAtFailure(t *testing.T) {
 		t.Skip("somebody else's port: ", err)
 	}
 	l.Close()
-	err, _ = debugged(t, "def f():\n  inner = 'seen'\n  machine.succeed('false')\nf()", address,
+	_, err = debugged(t, "def f():\n  inner = 'seen'\n  machine.succeed('false')\nf()", address,
 		"", "u\n", "", "u\n", "", "u\n", "", "p inner\n", "'seen'", "q\n")
 	var failure *script.Failure
 	if !errors.As(err, &failure) || failure.Kind != script.KindAssertion || failure.Line != 3 {
@@ -55,7 +55,7 @@ func TestBreakpointAtFailure(t *testing.T) {
 // debugged runs a script under a debug hook. It waits until the log says how
 // to attach, connects to address, and has the given dialogue: a part of what
 // comes up to a prompt, what is typed then, and so on.
-func debugged(t *testing.T, text, address string, dialogue ...string) (error, string) {
+func debugged(t *testing.T, text, address string, dialogue ...string) (log string, err error) {
 	t.Helper()
 	tr := newTranscript(t)
 	s := session(tr, writeScript(t, text), "only")
@@ -97,7 +97,8 @@ func debugged(t *testing.T, text, address string, dialogue ...string) (error, st
 		}
 		dialogue = dialogue[2:]
 	}
-	return <-ended, tr.text(t)
+	err = <-ended
+	return tr.text(t), err
 }
 
 func freePort(t *testing.T) string {

@@ -160,7 +160,7 @@ func (c *fakeCaller) Call(ctx context.Context, r script.Request) (any, error) {
 		return true, nil
 	case "get_attribute":
 		switch args.Name {
-		case "pid":
+		case "pid", "last_pid":
 			return 1234, nil
 		case "returncode":
 			return 0, nil

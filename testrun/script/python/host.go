@@ -58,9 +58,11 @@ func (h Host) Run(ctx context.Context, s script.Session) error {
 	return h.converse(ctx, h.command(), s, modeRun)
 }
 
-// Interact offers the symbols of s in Python's own console on h.Stdin. When
-// that is a terminal, the interpreter becomes its foreground process group:
-// Ctrl-C interrupts what the user typed, and not the driver.
+// Interact offers the symbols of s at a prompt on h.Stdin. When that is a
+// terminal, the prompt is the first of ptpython and IPython that the
+// interpreter has, else Python's own console with a history; and the
+// interpreter becomes the foreground process group: Ctrl-C interrupts what the
+// user typed, and not the driver.
 func (h Host) Interact(ctx context.Context, s script.Session) error {
 	stdin := h.Stdin
 	if stdin == nil {

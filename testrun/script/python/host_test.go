@@ -263,6 +263,49 @@ assert not failed, failed
 	}
 }
 
+// Calls of many threads get their own replies while signal handlers interrupt
+// those of the main thread, and make calls themselves.
+func TestInterruptedCalls(t *testing.T) {
+	needPython(t)
+	s := session(newTranscript(t), writeScript(t, `
+import random, signal, threading
+class Alarm(Exception):
+    pass
+def ring(*_):
+    if random.random() < 0.3:
+        assert machine.execute("thread handler")[1] == "output of thread handler\n"
+    raise Alarm
+def work(n):
+    for i in range(100):
+        text = f"thread {n} {i} " + "x" * random.choice([1, 100_000])
+        assert machine.execute(text)[1] == "output of " + text + "\n"
+        done.append(n)
+done, failed, alarms = [], [], 0
+threading.excepthook = failed.append
+threads = [threading.Thread(target=work, args=(n,)) for n in range(6)]
+[thread.start() for thread in threads]
+signal.signal(signal.SIGALRM, ring)
+while any(thread.is_alive() for thread in threads):
+    try:
+        signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0002, 0.003))
+        while True:
+            text = "thread main " + "y" * random.choice([1, 300_000])
+            assert machine.execute(text)[1] == "output of " + text + "\n"
+    except Alarm:
+        alarms += 1
+    except RuntimeError as e: # the handler's call met the interrupted one's in the writer
+        assert "reentrant" in str(e), e
+signal.setitimer(signal.ITIMER_REAL, 0)
+signal.signal(signal.SIGALRM, signal.SIG_IGN)
+assert not failed, failed
+assert len(done) == 600 and alarms > 3, (len(done), alarms)
+assert machine.execute("thread end")[1] == "output of thread end\n"
+`), "only")
+	if err := (python.Host{Stdout: io.Discard}).Run(within(t, time.Minute), s); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // The user's Python environment is the script's, and the working directory is
 // not on the module path.
 func TestModulePath(t *testing.T) {

@@ -137,6 +137,19 @@ type replyError struct {
 	Message string      `json:"message"`
 }
 
+// encodeReply returns the line that answers a call.
+func encodeReply(id uint64, result any, err error) []byte {
+	if err == nil {
+		var line []byte
+		if line, err = encodeLine(reply{ID: id, Result: result}); err == nil {
+			return line
+		}
+	}
+	// Two strings cannot fail to encode.
+	line, _ := encodeLine(reply{ID: id, Error: &replyError{Kind: script.KindOf(err), Message: err.Error()}})
+	return line
+}
+
 // encodeLine returns v as a line of JSON.
 func encodeLine(v any) ([]byte, error) {
 	var b bytes.Buffer

@@ -38,6 +38,10 @@ for module in "colorama", "junit_xml", "pydantic", "ptpython.ipython", "remote_p
         MISSING.append(module)
 
 
+# Its base64 is shorter than the longest argument, 128 KiB.
+PIECE = 90 << 10
+
+
 class RequestedAssertionFailed(AssertionError):
     pass
 
@@ -97,8 +101,9 @@ class Machine:
         )
         threading.Thread(target=self._read_console, daemon=True).start()
         self.monitor, self.shell = (self._accept(listener) for listener in listeners)
-        while b"(qemu) " not in self.monitor.recv(1024):
-            pass
+        while b"(qemu) " not in (answer := self.monitor.recv(1024)):
+            if not answer:
+                raise RuntimeError("QEMU has ended")
         self.qmp = socket.socket(socket.AF_UNIX)
         self.qmp.connect(str(state / "qmp"))
         self.qmp.recv(4096)
@@ -200,20 +205,21 @@ class Machine:
             shutil.copy(Path(host, source.name), target / source.name)
 
     def copy_from_host_via_shell(self, source, target):
-        """In pieces: one argument has at most 128 KiB."""
         self.succeed(f"mkdir -p $(dirname {target}) && : > {target}")
         with open(source, "rb") as file:
-            while piece := file.read(90 << 10):
+            while piece := file.read(PIECE):
                 text = base64.b64encode(piece).decode()
                 status, _ = self.execute(f"echo -n {text} | base64 -d >> {target}", None)
                 assert status == 0
 
     def copy_from_machine_via_shell(self, source, size):
         """In pieces, too: the original has nothing for this. Output is text to
-        it, so what is not needs base64 of its own."""
+        it, so what is not needs base64 of its own; and of longer output QEMU drops
+        a part when we do not get to read for a moment."""
         with open(Path(self.out_dir, Path(source).name), "wb") as file:
-            for i in range(0, size, 1 << 20):
-                status, text = self.execute(f"dd if={source} bs=1M skip={i >> 20} count=1 2>/dev/null | base64 -w 0", None)
+            for i in range(-(-size // PIECE)):
+                command = f"dd if={source} bs={PIECE} skip={i} count=1 2>/dev/null | base64 -w 0"
+                status, text = self.execute(command, None)
                 assert status == 0
                 file.write(base64.b64decode(text))
 
@@ -221,6 +227,23 @@ class Machine:
         if self.process:
             self.process.terminate()
             self.process.wait()
+
+
+def start_switch(number, tmp):
+    directory = tmp / f"vde{number}.ctl"
+    switch = subprocess.Popen(
+        ["vde_switch", "--sock", directory, "--dirmode", "0700", "--hub"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    switch.stdin.write("showinfo\n")
+    switch.stdin.flush()
+    while "1000 Success" not in switch.stdout.readline():
+        pass
+    os.environ[f"QEMU_VDE_SOCKET_{number}"] = str(directory)
+    return switch
 
 
 def main():
@@ -232,6 +255,7 @@ def main():
     if MISSING:
         print("not installed, and so not imported: " + ", ".join(MISSING), file=sys.stderr)
     tmp = Path(os.environ["XDG_RUNTIME_DIR"])
+    switches = [start_switch(number, tmp) for number in config["vlans"]]
     machines = [Machine(name, vm["start_script"], tmp, args.output_directory) for name, vm in config["vms"].items()]
     symbols = {m.name: m for m in machines}
     symbols |= {"machine": machines[0], "machines": machines, "retry": retry, "t": unittest.TestCase(), "os": os}
@@ -240,6 +264,9 @@ def main():
     finally:
         for m in machines:
             m.release()
+        for switch in switches:
+            switch.terminate()
+            switch.wait()
 
 
 main()

@@ -42,14 +42,19 @@ class EmbeddedImporter:
 
 def bootstrap():
     os.set_inheritable(3, False)
-    reader = open(3, "rb", closefd=False)
+    chunks = []
+    while not chunks or b"\n" not in chunks[-1]:
+        chunks.append(os.read(3, 1 << 20))
+        if not chunks[-1]:
+            sys.exit("the driver has ended")
+    line, _, unread = b"".join(chunks).partition(b"\n")
     writer = open(3, "wb", buffering=1 << 18, closefd=False)  # see bridge.ONE_WRITE
-    init = JSONDecoder().decode(reader.readline().decode())["init"]
+    init = JSONDecoder().decode(line.decode())["init"]
     sys.meta_path.insert(0, EmbeddedImporter(init["modules"]))
 
     from test_driver.main import main
 
-    main(reader, writer, init)
+    main(3, writer, unread, init)
 
 
 bootstrap()

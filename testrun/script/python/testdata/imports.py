@@ -1,5 +1,6 @@
 # What public code imports from nixpkgs' driver.
 import test_driver.driver
+from test_driver import Driver as D, TerminalLogger as L
 import test_driver.machine
 from test_driver.config import DriverConfiguration, load_driver_configuration
 from test_driver.debug import Debug, DebugAbstract, DebugNop
@@ -73,4 +74,5 @@ try:
 except NotImplementedError as e:
     print("NotImplementedError:", e)
 print(test_driver.driver.Driver is type(driver), pythonize_name("a-b"))
+print(D is Driver, L is TerminalLogger, hasattr(test_driver, "nothing"))
 log.set_log_level(LogLevel.DEBUG)

@@ -5,14 +5,20 @@ id; its reply carries the same one, in any order. Every thread may call. The
 driver may ask, while a call is under way, that its thread runs the callbacks
 which it gave with the call.
 
-Any call may be interrupted by an exception (Ctrl-C, or a signal handler that
-raises) without harm to the stream: a thread that no signal handler runs in does
-the reading and, for large messages, the writing.
+One of the threads that wait for a reply, the leader, reads for all of them: to
+have another thread read would cost more than all the rest of a call. Any call
+may be interrupted by an exception (Ctrl-C, or a signal handler that raises), or
+by a handler that makes a call itself, without harm to the stream: what has been
+read is kept in one step with the reading, and each step of its processing may
+be done twice. For the same reason, large messages are written by a thread in
+which no signal handler runs.
 """
 
 from __future__ import annotations
 
+import _thread
 import os
+import select
 import signal
 import sys
 import threading
@@ -31,6 +37,9 @@ if TYPE_CHECKING:
 # piece, whatever interrupts the thread.
 ONE_WRITE = 60 << 10
 
+# Bytes that are read at once, at most.
+ONE_READ = (64 << 10,)
+
 encoder = JSONEncoder(default=os.fspath, allow_nan=False, separators=(",", ":"))
 decode = JSONDecoder().decode
 
@@ -39,23 +48,36 @@ class Reply:
     """Where the thread that made a call waits for messages about it."""
 
     def __init__(self) -> None:
-        self.message: dict[str, Any] = {}
-        self.arrived = threading.Lock()
-        self.arrived.acquire()
+        self.message: dict[str, Any] | None = None
+        self.thread = threading.get_ident()
+        self.waiting = False
+        self.woken = threading.Lock()
+        self.woken.acquire()
+
+    def wake(self) -> None:
+        try:
+            self.woken.release()
+        except RuntimeError:
+            pass  # it is about to wake already
 
 
 class Bridge:
-    def __init__(self, reader: IO[bytes], writer: IO[bytes]) -> None:
-        self._reader = reader
+    def __init__(self, fd: int, writer: IO[bytes], unread: bytes) -> None:
+        self._fd = (fd,)
         self._writer = writer
-        self._write_lock = threading.Lock()
+        # A signal handler may come while its thread writes; its message is put
+        # behind the whole one that is in the writer already.
+        self._write_lock = threading.RLock()
+        self._unread = [unread] if unread else []
+        self._leader: dict[str, Reply] = {}  # has one entry, or none
+        self._leaderships = 0  # so far
         self._ids = count(1)
         self._pending: dict[int, Reply] = {}
         self._variables: dict[Any, Any] | None = None
         self._directory = ""
         self.forked = False
         os.register_at_fork(after_in_child=self._after_fork)
-        threading.Thread(target=self._receive, name="test_driver", daemon=True).start()
+        threading.Thread(target=self._watch, name="test_driver", daemon=True).start()
 
     def call(
         self,
@@ -79,22 +101,89 @@ class Bridge:
         if callback is not None:
             request["callbacks"] = True
         data = encode(request)
-        reply = self._pending[call_id] = Reply()
+        reply = Reply()
         flush_output()  # what was printed so far comes before what the call logs
         try:
+            self._pending[call_id] = reply
             self._send(data, with_environment=True)
-            reply.arrived.acquire()
-            while "callback" in reply.message:
+            message = self._wait(reply)
+            while "callback" in message:
+                reply.message = None
                 callback()  # type: ignore[misc]  # the driver asks only for given ones
                 self._send(encode({"called_back": {"id": call_id}}))
-                reply.arrived.acquire()
+                message = self._wait(reply)
         except BaseException:  # KeyboardInterrupt, or raised by a signal handler
-            if self._pending.pop(call_id, None) is not None:
-                self._send(encode({"cancel": {"id": call_id}}))
+            self._forget(call_id, reply)
+            self._send(encode({"cancel": {"id": call_id}}))
             raise
-        if "error" in reply.message:
-            raise error_of(**reply.message["error"])
-        return reply.message.get("result")
+        finally:
+            self._forget(call_id, reply)
+        if "error" in message:
+            raise error_of(**message["error"])
+        return message.get("result")
+
+    def _forget(self, call_id: int, reply: Reply) -> None:
+        self._pending.pop(call_id, None)
+        self._resign(reply)
+
+    def _wait(self, reply: Reply) -> dict[str, Any]:
+        """Waits for a message about a call, and reads if nobody else does."""
+        while reply.message is None:
+            reply.waiting = True  # before the look at who leads: see _resign
+            leader = self._leader.setdefault("it", reply)
+            if leader is reply or leader.thread == reply.thread:
+                self._lead(reply)
+                self._resign(reply)
+            else:
+                reply.woken.acquire()
+        reply.waiting = False
+        return reply.message
+
+    def _lead(self, reply: Reply) -> None:
+        """Reads and hands out messages until one for this call is there."""
+        self._leaderships += 1
+        unread = self._unread
+        while reply.message is None:
+            leadership = self._leaderships
+            data = unread[0] if len(unread) == 1 else b"".join(unread)
+            line, newline, rest = data.partition(b"\n")
+            if newline:
+                self._deliver(decode(line.decode()))
+                # Unless a signal handler has led in the meantime: Python runs none
+                # between the comparison and the assignment.
+                if leadership == self._leaderships:
+                    unread[:] = [rest] if rest else []
+                continue
+            while True:
+                # In one step: no exception comes between reading and keeping.
+                unread.extend(map(os.read, self._fd, ONE_READ))
+                if b"\n" in unread[-1]:
+                    break
+                if not unread[-1]:
+                    kill_all()
+
+    def _deliver(self, message: dict[str, Any]) -> None:
+        reply = self._pending.get(message["id"])
+        if reply is not None:  # it has not been interrupted
+            reply.message = message
+            reply.wake()
+
+    def _resign(self, reply: Reply) -> None:
+        """Has another waiting thread lead, if this call's does."""
+        reply.waiting = False
+        leader = self._leader.get("it")
+        if leader is reply:
+            self._leader.pop("it", None)
+        elif leader is not None:
+            return
+        # A thread that begins to wait after this look finds no leader. Of a thread
+        # whose signal handler has interrupted a call, only the handler's can lead.
+        thread = None
+        for other in list(self._pending.values()):
+            if other.waiting and other.message is None:
+                thread = thread or other.thread
+                if other.thread == thread:
+                    other.wake()
 
     def send(self, message: dict[str, Any]) -> None:
         """Sends a message that has no reply."""
@@ -105,16 +194,20 @@ class Bridge:
             self._write(data, with_environment)
             return
         errors: list[BaseException] = []
+        written = threading.Lock()
+        written.acquire()
 
         def write() -> None:
             try:
                 self._write(data, with_environment)
             except BaseException as error:
                 errors.append(error)
+            finally:
+                written.release()
 
-        thread = threading.Thread(target=write)
-        thread.start()
-        thread.join()
+        # threading.Thread cannot be interrupted in its start.
+        _thread.start_new_thread(write, ())
+        written.acquire()
         if errors:
             raise errors[0]
 
@@ -137,24 +230,21 @@ class Bridge:
                 self._variables, self._directory = dict(variables), directory
             self._writer.flush()
 
-    def _receive(self) -> None:
-        try:
-            for line in self._reader:
-                message = decode(line.decode())
-                if "callback" in message:
-                    reply = self._pending.get(message["id"])
-                else:
-                    reply = self._pending.pop(message["id"], None)
-                if reply is not None:
-                    reply.message = message
-                    reply.arrived.release()
-        finally:
-            # The driver is gone, and with it the machines: nothing that this
-            # script has started may stay behind.
-            os.killpg(os.getpgrp(), signal.SIGKILL)
+    def _watch(self) -> None:
+        """Waits for the end of the driver."""
+        poll = select.poll()
+        poll.register(self._fd[0], 0)  # for nothing but the other side's end
+        poll.poll()
+        kill_all()
 
     def _after_fork(self) -> None:
         self.forked = True
+
+
+def kill_all() -> None:
+    """Ends the script, as the driver is gone, and with it the machines: nothing
+    that the script has started may stay behind."""
+    os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
 connections: list[Bridge] = []  # the one of this process, once main has made it
@@ -190,5 +280,5 @@ def flush_output() -> None:
         try:
             if stream is not None:
                 stream.flush()
-        except (OSError, ValueError):
+        except (OSError, ValueError, RuntimeError):
             pass  # the script's own print meets it too

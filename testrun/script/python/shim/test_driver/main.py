@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from typing import IO, Any
 
 
-def main(reader: IO[bytes], writer: IO[bytes], init: dict[str, Any]) -> None:
+def main(fd: int, writer: IO[bytes], unread: bytes, init: dict[str, Any]) -> None:
     sys.argv = [init["script_path"]]
     if hasattr(sys.stdout, "reconfigure"):
         # Whole lines, in the order of the driver's own.
         sys.stdout.reconfigure(line_buffering=True)
     threading.excepthook = show_thread
-    bridge = Bridge(reader, writer)
+    bridge = Bridge(fd, writer, unread)
     connections.append(bridge)
     driver = None
     error: BaseException | None = None

@@ -75,7 +75,7 @@ class QemuMachine(BaseMachine):
     def process(self) -> Process | None:
         """The machine's process, or the last one; None before the first start."""
         process: Process | None = self.__dict__.get("_process")
-        pid = self.pid
+        pid = self._call("get_attribute", name="last_pid")
         if pid is not None and (process is None or process.pid != pid):
             from test_driver.machine.attributes import Process
 
