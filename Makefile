@@ -57,7 +57,9 @@ prebuilt: setup
 e2e: build prebuilt
 	. nix/offline/env.sh && \
 	  VM_PREBUILD_BIN=$(abspath $(BIN)) VM_PREBUILD_MANIFEST=$(abspath $(CACHE))/prebuilt/manifest.json \
-	  $(GO) test -count=1 -timeout 45m -v ./cmd/e2e
+	  $(GO) test -count=1 -timeout 45m -v ./cmd/e2e && \
+	  VM_PREBUILD_MANIFEST=$(abspath $(CACHE))/prebuilt/manifest.json \
+	  $(GO) test -count=1 -timeout 15m -v -run Conformance ./testrun/qemu
 
 # Our tools against what people use now, on file systems of their own. It takes
 # more than an hour, and the machine for itself; docs/benchmarks.md tells the results.

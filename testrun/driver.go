@@ -23,15 +23,12 @@ import (
 	"vm-prebuild/testrun/vlan"
 )
 
-// ErrGlobalTimeout ends a test that took longer than its global time-out.
-var ErrGlobalTimeout = errors.New("the global time-out of the test was reached")
-
 // driver owns everything of one running test. It executes what the script asks
 // for (calls.go).
 type driver struct {
-	cfg    Config
-	bus    *event.Bus
-	serial *atomic.Bool // print serial lines
+	cfg Config
+	bus *event.Bus
+	watch
 	reaper *reaper.Reaper
 	dirs   directories
 	env    []string // of the machines, beside the script's own: VLAN sockets
@@ -49,9 +46,16 @@ type driver struct {
 	machines map[string]machine.Machine
 }
 
+// watch is what the reports and the driver have in common.
+type watch struct {
+	serial       *atomic.Bool // print serial lines
+	blocks       *openBlocks
+	streamOutput bool // of commands while they run
+}
+
 // newDriver claims directories, starts the VLANs and sets up the machines,
 // which do not run yet. On error everything is undone.
-func newDriver(ctx context.Context, cfg Config, bus *event.Bus, serial *atomic.Bool) (_ *driver, err error) {
+func newDriver(ctx context.Context, cfg Config, bus *event.Bus, watch watch) (_ *driver, err error) {
 	if cfg.BootTimeout == 0 {
 		cfg.BootTimeout = DefaultBootTimeout
 	}
@@ -72,7 +76,7 @@ func newDriver(ctx context.Context, cfg Config, bus *event.Bus, serial *atomic.B
 	if err != nil {
 		return nil, errors.Join(err, dirs.release())
 	}
-	d := &driver{cfg: cfg, seed: seed, bus: bus, serial: serial, reaper: r, dirs: dirs, reader: ocr.New(readers()), machines: map[string]machine.Machine{}, stopTimer: func() {}}
+	d := &driver{cfg: cfg, seed: seed, bus: bus, watch: watch, reaper: r, dirs: dirs, reader: ocr.New(readers()), machines: map[string]machine.Machine{}, stopTimer: func() {}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.close())
@@ -158,14 +162,15 @@ func (d *driver) addMachine(name string, command startcommand.Command, keepState
 		return failed(err)
 	}
 	m := qemu.New(qemu.Config{
-		Name:        name,
-		Command:     command,
-		Dirs:        machine.Dirs{State: state, Shared: d.dirs.shared, Out: d.cfg.OutDir},
-		ForceTCG:    d.noKVM,
-		Display:     os.Getenv("DISPLAY") != "" || os.Getenv("WAYLAND_DISPLAY") != "",
-		BootTimeout: d.cfg.BootTimeout,
-		Bus:         d.bus,
-		Reaper:      d.reaper,
+		Name:         name,
+		Command:      command,
+		Dirs:         machine.Dirs{State: state, Shared: d.dirs.shared, Out: d.cfg.OutDir},
+		ForceTCG:     d.noKVM,
+		Display:      os.Getenv("DISPLAY") != "" || os.Getenv("WAYLAND_DISPLAY") != "",
+		BootTimeout:  d.cfg.BootTimeout,
+		StreamOutput: d.streamOutput,
+		Bus:          d.bus,
+		Reaper:       d.reaper,
 	})
 	d.machines[name] = m
 	return m, nil
@@ -234,24 +239,6 @@ func (d *driver) all() []machine.Machine {
 		all = append(all, m)
 	}
 	return all
-}
-
-// startTimer returns a context that ends with the global time-out.
-func (d *driver) startTimer(ctx context.Context) (context.Context, func()) {
-	limit := d.cfg.GlobalTimeout
-	if limit == 0 {
-		return ctx, func() {}
-	}
-	d.bus.Log(event.Info, "", fmt.Sprintf("Test will time out and terminate in %s seconds", machine.PythonSeconds(limit)))
-	ctx, cancel := context.WithCancelCause(ctx)
-	timer := time.AfterFunc(limit, func() {
-		cancel(fmt.Errorf("%w (%s seconds)", ErrGlobalTimeout, machine.PythonSeconds(limit)))
-	})
-	d.stopTimer = func() { timer.Stop() }
-	return ctx, func() {
-		timer.Stop()
-		cancel(nil)
-	}
 }
 
 // syncDisks has every guest that is up write back its disks: the state

@@ -37,9 +37,8 @@ func twoMachines(t *testing.T, startScriptText string) Config {
 func driverOf(t *testing.T, cfg Config) (*driver, *bytes.Buffer) {
 	t.Helper()
 	var log bytes.Buffer
-	var serial atomic.Bool
-	bus := event.NewBus(report.NewTerminal(&log, event.Info, false, serial.Load))
-	d, err := newDriver(t.Context(), cfg, bus, &serial)
+	bus := event.NewBus(report.NewTerminal(&log, event.Info, false, func() bool { return false }))
+	d, err := newDriver(t.Context(), cfg, bus, watch{serial: new(atomic.Bool), blocks: new(openBlocks)})
 	if err != nil {
 		t.Fatal(err)
 	}

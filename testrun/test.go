@@ -58,17 +58,17 @@ func open(ctx context.Context, cfg Config, o Options) (*Test, error) {
 	if o.Log == nil {
 		o.Log = io.Discard
 	}
-	var serial atomic.Bool
-	serial.Store(true)
-	sinks, page, err := openSinks(cfg, o, serial.Load)
+	w := watch{serial: new(atomic.Bool), blocks: new(openBlocks), streamOutput: o.LogLevel == event.Debug}
+	w.serial.Store(true)
+	sinks, page, err := openSinks(cfg, o, w.serial.Load)
 	if err != nil {
 		return nil, err
 	}
-	bus := event.NewBus(sinks...)
+	bus := event.NewBus(append(sinks, w.blocks)...)
 	if !cfg.KeepState {
 		bus.Say("", "Machine state will be reset. To keep it, pass --keep-machine-state")
 	}
-	d, err := newDriver(ctx, cfg, bus, &serial)
+	d, err := newDriver(ctx, cfg, bus, w)
 	if err != nil {
 		bus.Emit(event.TestFinished{Failure: err.Error()})
 		return nil, errors.Join(&RunError{Err: err, code: 3}, bus.Close())

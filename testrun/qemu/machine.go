@@ -270,24 +270,6 @@ func (m *Machine) MonitorCommand(ctx context.Context, line string) (answer strin
 	return answer, err
 }
 
-// Screenshot implements machine.Screenshotter.
-func (m *Machine) Screenshot(ctx context.Context, file string) error {
-	return m.ask(ctx, "screenshot", func(ctx context.Context, p *process) error {
-		// QEMU may run under another working directory or mount namespace, but
-		// its state directory is surely one that it can write to.
-		dump := filepath.Join(m.cfg.Dirs.State, "screenshot.png")
-		defer os.Remove(dump)
-		if err := p.monitor.Screendump(ctx, dump, "png"); err != nil {
-			return err
-		}
-		data, err := os.ReadFile(dump)
-		if err != nil {
-			return err
-		}
-		return writeFile(file, data)
-	})
-}
-
 // SetLinks implements machine.Linker: it cuts or restores every link to a VLAN
 // and leaves the user network alone.
 func (m *Machine) SetLinks(ctx context.Context, up bool) error {

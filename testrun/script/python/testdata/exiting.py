@@ -11,3 +11,4 @@ def late():
 
 threading.Thread(target=late).start()
 machine.execute("from the script")
+atexit.register(lambda: print(len(only.succeed("thread " + "x" * 100_000))))

@@ -205,8 +205,11 @@ class Bridge:
             finally:
                 written.release()
 
-        # threading.Thread cannot be interrupted in its start.
-        _thread.start_new_thread(write, ())
+        try:
+            # threading.Thread cannot be interrupted in its start.
+            _thread.start_new_thread(write, ())
+        except RuntimeError:  # too late for threads: an exit handler calls
+            write()
         written.acquire()
         if errors:
             raise errors[0]
