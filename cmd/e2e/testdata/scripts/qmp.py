@@ -2,9 +2,9 @@
 # QEMU's own protocol: commands, and events that a filter chooses.
 machine.wait_for_unit("multi-user.target")
 
-status = machine.qmp_client.send("query-status")
+status = machine.qmp_client.send("query-status")["return"]
 assert status["running"] is True, status
-assert any(cpu["thread-id"] > 0 for cpu in machine.qmp_client.send("query-cpus-fast"))
+assert any(cpu["thread-id"] > 0 for cpu in machine.qmp_client.send("query-cpus-fast")["return"])
 
 machine.qmp_client.send("stop")
 event = machine.wait_for_qmp_event(lambda e: e["event"] == "STOP", timeout=30)

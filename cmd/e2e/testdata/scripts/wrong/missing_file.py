@@ -1,4 +1,4 @@
 # machines: machine
 # exit: 3
-# message: !!! test_driver.errors.MachineError: machine "machine": copying /nonexistent/settings.json
+# message: !!! test_driver.errors.MachineError: machine "machine": copying
 machine.copy_from_host("/nonexistent/settings.json", "/etc/settings.json")

@@ -1,6 +1,6 @@
 # machines: machine
 # exit: 1
-# message: PollingConditionError: Polling condition failed: the service answers
+# message: !!! test_driver.polling_condition.PollingConditionError: Polling condition failed: the service answers
 @polling_condition(interval=0.1)
 def answers():
     """the service answers"""
