@@ -7,6 +7,7 @@ export PATH=@busybox@/bin
 toplevel=@toplevel@
 
 mkdir -p /run /tmp /root /var/empty
+chmod 1777 /tmp
 mount -t tmpfs -o mode=0755 tmpfs /run
 ln -s "$toplevel" /run/current-system
 # -f: after a reboot the links of the first boot are there.
@@ -17,14 +18,17 @@ ln -sfn @kernelModules@/lib/modules /lib/modules
 hostname "$(cat /etc/hostname)"
 
 # As in nixpkgs' tests: root has an empty password.
-sed -i 's/^root:[^:]*:/root::/' /etc/shadow
+if [ -e /etc/shadow ]; then sed -i 's/^root:[^:]*:/root::/' /etc/shadow; fi
 # user NAME UID HOME PASSWORD LINGER
 user() {
     if grep -q "^$1:" /etc/passwd; then return; fi
     local hash='!'
     if [ -n "$4" ]; then hash=$(mkpasswd -m sha256 -S vmprebuild "$4"); fi
-    echo "$1:x:$2:$2::$3:/bin/bash" >>/etc/passwd
-    echo "$1:$hash:19000:0:99999:7:::" >>/etc/shadow
+    if [ -e /etc/shadow ]; then
+        echo "$1:$hash:19000:0:99999:7:::" >>/etc/shadow
+        hash=x
+    fi
+    echo "$1:$hash:$2:$2::$3:/bin/bash" >>/etc/passwd
     echo "$1:x:$2:" >>/etc/group
     mkdir -p "$3" /var/lib/systemd/linger
     chown "$2:$2" "$3"

@@ -20,4 +20,4 @@ with subtest("it is on the serial console, too"):
 with subtest("text of a terminal"):
     server.wait_until_tty_matches("1", "server login: ")
     server.dump_tty_contents("1")
-    server.wait_until_succeeds("journalctl --no-pager -o cat | grep 'server login: '")
+    server.wait_until_succeeds("journalctl --no-pager -o cat | grep 'server login:'")
