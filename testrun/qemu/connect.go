@@ -115,7 +115,7 @@ func (p *process) meet(ctx context.Context, s sockets) (err error) {
 		},
 		Data: conns["data"],
 	})
-	if err := p.adopt(monitor, sh); err != nil {
+	if err := p.adopt(monitor, sh); err != nil { //nolint:contextcheck // the process outlives its start
 		return err
 	}
 	p.cfg.Bus.Emit(event.MachineStarted{Machine: p.cfg.Name, PID: p.pid(), CommandLine: commandLine(int(p.qemuPID.Load()))})

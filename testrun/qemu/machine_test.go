@@ -260,13 +260,13 @@ func TestStoppedQEMU(t *testing.T) {
 }
 
 func TestGuestWithoutAShell(t *testing.T) {
-	m := newMachine(t, "echo a line of the console\n"+firmware, 2*time.Second)
+	m := newMachine(t, "echo a line of the console\n"+firmware, 6*time.Second)
 	if err := m.Start(t.Context(), machine.StartOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	within(t, 4*time.Second, func() {
+	within(t, 10*time.Second, func() {
 		_, err := m.Shell(t.Context())
-		wantError(t, err, "no root shell within 2s", "hint: ", "a line of the console")
+		wantError(t, err, "no root shell within 6s", "hint: ", "a line of the console")
 	})
 }
 

@@ -259,24 +259,44 @@ const (
 // runs it as a subshell, whose $$ is the guest's shell itself.
 var own = regexp.MustCompile(`\$\$|\$\{?[$0]|PPID|BASH|SHLVL|\breturn\b|\btrap\b|\blocal\b|\$\{?_\b`)
 
-// line is what the guest's shell executes for a call.
-func (k call) line(number uint64) string {
+// maxInline is how long a command may be that goes through the console, from
+// which bash takes one byte at a time.
+const maxInline = 4 << 10
+
+// command has the guest run a call.
+func (c *Conn) command(ctx context.Context, k call, number uint64) error {
+	command := k.command
+	if own.MatchString(command) {
+		command = "exec bash -c " + machine.Quote("set -euo pipefail; "+command)
+	}
+	if len(command) <= maxInline || c.data == nil || k.input != nil {
+		return c.send(ctx, k.line(number, machine.Quote(command)))
+	}
+	err := c.send(ctx, fmt.Sprintf("_vmt_l=$(head -c %d <$_vmt_port)\n%s", len(command), k.line(number, `"$_vmt_l"`)))
+	if err != nil {
+		return err
+	}
+	if _, err := writeAll(ctx, c.data, []byte(command)); err != nil {
+		c.conn.Close() // the guest takes anything for the rest of the command
+		return fmt.Errorf("%w: sending a command of %d bytes: %w", ErrClosed, len(command), err)
+	}
+	return nil
+}
+
+// line is what the guest's shell executes for a call; command is one word.
+func (k call) line(number uint64, command string) string {
 	word := func(set bool, s string) string {
 		if !set {
 			return "-"
 		}
 		return s
 	}
-	command := k.command
-	if own.MatchString(command) {
-		command = "exec bash -c " + machine.Quote("set -euo pipefail; "+command)
-	}
 	return fmt.Sprintf("_vmt %d %s %s %d %s %s\n", number,
 		word(k.limit > 0, strconv.FormatFloat(k.limit.Seconds(), 'f', 3, 64)),
 		word(k.until != "", k.until),
 		k.duration.Milliseconds()/10,
 		word(k.input != nil, strconv.FormatInt(k.inputBytes, 10)),
-		machine.Quote(command))
+		command)
 }
 
 // collect is exchange with the output in the result.
@@ -318,7 +338,7 @@ func (c *Conn) exchange(ctx context.Context, k call, w io.Writer) (r machine.Res
 		}
 	}
 	number := c.sent + 1
-	if err := c.send(ctx, k.line(number)); err != nil {
+	if err := c.command(ctx, k, number); err != nil {
 		return r, false, err
 	}
 	c.sent = number
