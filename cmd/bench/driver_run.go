@@ -34,9 +34,15 @@ type mark struct {
 	value float64
 }
 
+// runLimit is for a driver that hangs: no run takes half of it.
+const runLimit = 10 * time.Minute
+
 // run runs it and returns when it began.
 func (s *driverRun) run(ctx context.Context) (time.Time, error) {
+	ctx, cancel := context.WithTimeout(ctx, runLimit)
+	defer cancel()
 	cmd := exec.CommandContext(ctx, s.args[0], s.args[1:]...)
+	cmd.WaitDelay = 5 * time.Second // for who keeps our end of its log open
 	cmd.Env = s.env
 	cmd.Stderr = &s.log
 	// What is left of it must not disturb the next.
