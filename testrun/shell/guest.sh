@@ -14,6 +14,8 @@
 #
 # and reads frames, "KIND NUMBER …" with a number of raw bytes behind the line:
 #
+#   vmt-ready STDERR PORT             once, after this: whether there are a console
+#                                     for standard error and a data port, 1 or 0
 #   vmt-out NUMBER LENGTH NUL         the first part of a long output; with NUL
 #                                     set to 1, a NUL byte comes next
 #   vmt-end NUMBER STATUS LENGTH HOW  the end. A short output is all here. HOW is
@@ -34,29 +36,31 @@
 if [[ $_vmt_err && -c $_vmt_err ]]; then exec 2>"$_vmt_err"; else _vmt_err=; fi
 [[ -c $_vmt_tee ]] || _vmt_tee=
 
-_vmt_find() {
-	local f n
-	_vmt_port=
-	for f in /sys/class/virtio-ports/*/name; do
-		[[ -e $f ]] && read -r n <"$f" && [[ $n = "$1" ]] || continue
-		f=${f%/name}
-		[[ -c /dev/${f##*/} ]] && _vmt_port=/dev/${f##*/}
-	done
-}
-_vmt_find "$_vmt_name"
+_vmt_port=
+for _vmt_f in /sys/class/virtio-ports/*/name; do
+	[[ -e $_vmt_f ]] && read -r _vmt_x <"$_vmt_f" && [[ $_vmt_x = "$_vmt_name" ]] || continue
+	_vmt_f=${_vmt_f%/name}
+	[[ -c /dev/${_vmt_f##*/} ]] && _vmt_port=/dev/${_vmt_f##*/}
+done
 
 # A pause of bash's own. Nobody ever writes to the pipe.
 _vmt_sleep() { read -r -t "$1" <> <(:); }
 
 # Hundredths of a second since boot: the clock that tests do not set.
 _vmt_now() {
-	local t
-	read -r t _ </proc/uptime
-	_vmt_t=$((10#${t/./}))
+	local IFS=' '
+	read -r _vmt_t _ </proc/uptime
+	_vmt_t=$((10#${_vmt_t/./}))
 }
 
-# _vmt_term PID: SIGTERM to a process and all its descendants, _vmt_p.
-_vmt_term() {
+# _vmt_pause N: hundredths of a second.
+_vmt_pause() {
+	local t=00$1
+	_vmt_sleep "$(($1 / 100)).${t: -2}"
+}
+
+# _vmt_tree PID: a process and all its descendants, in _vmt_p.
+_vmt_tree() {
 	local IFS=$' \t\n' f s p=" $1 " more=1
 	while [[ $more ]]; do
 		more=
@@ -69,8 +73,24 @@ _vmt_term() {
 		done 2>/dev/null
 	done
 	_vmt_p=($p)
-	kill -TERM $p 2>/dev/null
 }
+
+# _vmt_watch PID N: ends a command that takes more than so many hundredths of a
+# second, whatever it does about SIGTERM, and then whoever still reads what a
+# process that has left it keeps open.
+_vmt_watch() {
+	local f
+	_vmt_pause "$2"
+	_vmt_tree "$1"
+	kill -TERM "${_vmt_p[@]}"
+	_vmt_pause 100
+	kill -KILL "${_vmt_p[@]}"
+	_vmt_pause 30
+	_vmt_tree $$
+	for f in "${_vmt_p[@]}"; do
+		[[ $f = $$ || $f = "$BASHPID" ]] || kill -KILL "$f"
+	done
+} 2>/dev/null
 
 # _vmt_run NUMBER LIMIT UNTIL BYTES COMMAND: one attempt. It sets _vmt_s, the
 # status, _vmt_x, the output or its beginning, _vmt_n, whether a NUL comes next,
@@ -102,44 +122,61 @@ _vmt_run() {
 		set -euo pipefail
 		eval "$_vmt_c"
 	)
-	local p=$! late= w= r LC_ALL=C IFS=
+	local p=$! end= w= r LC_ALL=C IFS=
 	_vmt_x= _vmt_o= _vmt_n=0 _vmt_how=-
+	if [[ $2 != - ]]; then
+		_vmt_now
+		end=$((_vmt_t + 10#${2/./} / 10))
+	fi
 	# Reading a pipe, bash takes one byte at a time, so it reads short outputs
 	# only. "read" ends at a NUL byte, which no variable can hold.
-	read -r -d '' -n 1024 -t "${2/#-/31536000}" -u 7 _vmt_x
+	read -r -d '' -n 1024 -t "${2/#-/315360000}" -u 7 _vmt_x
 	r=$?
+	# Most commands are over when their output is, and need no watch.
+	if [[ $end ]] && { ((r != 1)) || _vmt_alive $p; }; then
+		_vmt_now
+		_vmt_watch $p $((end > _vmt_t && r <= 128 ? end - _vmt_t : 0)) &
+		w=$!
+	fi
 	if ((r > 128)); then
-		late=1
-		_vmt_term $p
-		read -r -d '' -n 4096 -t 1 -u 7 r || (($? <= 128)) || kill -KILL "${_vmt_p[@]}" 2>/dev/null
+		read -r -d '' -n 4096 -t 2 -u 7 r
 		_vmt_x+=$r
 	elif ((r == 0)); then
 		((${#_vmt_x} == 1024)) || _vmt_n=1
-		if [[ $2 != - ]]; then
-			(_vmt_sleep "$2"; _vmt_term $p) &
-			w=$!
-		fi
-		if [[ $3 = - ]]; then
+		if [[ $3 != - ]]; then
+			_vmt_o=$(base64 -w 32768 <&7)
+		elif [[ $4 != - && ! $_vmt_port ]]; then
+			cat <&7 >/dev/null # the host has no way to take it piece by piece
+		else
 			printf 'vmt-out %d %d %d\n%s' $1 ${#_vmt_x} $_vmt_n "$_vmt_x"
 			_vmt_x=
-			if [[ $_vmt_port ]]; then
-				{ cat <&7; printf %s "$_vmt_key$1"; } >"$_vmt_port"
+			# A port can be opened once, and a command with input has it.
+			if [[ $_vmt_port && $4 = - ]] && exec 8>"$_vmt_port"; then
+				cat <&7 >&8
+				printf %s "$_vmt_key$1" >&8
+				exec 8>&-
 				_vmt_how=port
 			else
 				_vmt_lines "$(base64 -w 32768 <&7)"
 			fi
-		else
-			_vmt_o=$(base64 -w 32768 <&7)
-		fi
-		if [[ $w ]]; then
-			if kill $w 2>/dev/null; then wait $w; else late=1; fi
 		fi
 	fi
 	exec 7<&-
 	wait $p
 	_vmt_s=$?
-	[[ ! $late ]] || _vmt_s=124
+	if [[ $w ]]; then
+		kill $w 2>/dev/null
+		wait $w
+		_vmt_now
+		((_vmt_t < end)) || _vmt_s=124
+	fi
 }
+
+_vmt_alive() {
+	local s
+	read -r s </proc/$1/stat || return
+	[[ ${s##*) } != Z* ]]
+} 2>/dev/null
 
 _vmt_lines() {
 	local IFS=$'\n' l
@@ -149,25 +186,8 @@ _vmt_lines() {
 	done
 }
 
-_vmt() {
-	local end=0 begin LC_ALL
-	if [[ $3 != - ]]; then _vmt_now; end=$((_vmt_t + $4)); fi
-	while :; do
-		begin=$_vmt_t
-		_vmt_run $1 $2 $3 "$5" "$6"
-		case $3 in
-		-) break ;;
-		0) ((_vmt_s)) || break ;;
-		1) ((_vmt_s)) && break ;;
-		esac
-		_vmt_now
-		if ((_vmt_t >= end)); then _vmt_x= _vmt_o= _vmt_n=0 _vmt_how=again; break; fi
-		# As long as the attempt took: between 20 and 100 ms.
-		begin=$((_vmt_t - begin)) begin=$((begin < 2 ? 2 : begin > 10 ? 10 : begin))
-		_vmt_sleep 0.$((begin / 10))$((begin % 10))
-		_vmt_now
-	done
-	LC_ALL=C
+_vmt_print() {
+	local LC_ALL=C
 	if [[ $_vmt_o || $3$_vmt_n = [01]1 ]]; then
 		printf 'vmt-out %d %d %d\n%s' $1 ${#_vmt_x} $_vmt_n "$_vmt_x"
 		_vmt_x=
@@ -177,3 +197,32 @@ _vmt() {
 	((!_vmt_s)) || [[ ! $_vmt_err ]] || printf '%s%d\n' "$_vmt_key" $1 >&2
 	printf 'vmt-end %d %d %d %s\n%s' $1 $_vmt_s ${#_vmt_x} $_vmt_how "$_vmt_x"
 }
+
+_vmt() {
+	if [[ $3 != - ]]; then
+		_vmt_now
+		_vmt_end=$((_vmt_t + $4))
+	fi
+	while :; do
+		_vmt_begin=$_vmt_t
+		_vmt_run $1 $2 $3 "$5" "$6"
+		case $3 in
+		-) break ;;
+		0) ((_vmt_s)) || break ;;
+		1) ((_vmt_s)) && break ;;
+		esac
+		_vmt_now
+		if ((_vmt_t >= _vmt_end)); then
+			_vmt_x= _vmt_o= _vmt_n=0 _vmt_how=again
+			break
+		fi
+		# As long as the attempt took: between 20 and 100 ms.
+		_vmt_begin=$((_vmt_t - _vmt_begin))
+		_vmt_pause $((_vmt_begin < 2 ? 2 : _vmt_begin > 10 ? 10 : _vmt_begin))
+		_vmt_now
+	done
+	_vmt_print "$@"
+}
+
+[[ ! $_vmt_port ]] || printf %s "${_vmt_key}0" >"$_vmt_port"
+printf 'vmt-ready %d %d\n' $((${#_vmt_err} > 0)) $((${#_vmt_port} > 0))

@@ -94,10 +94,13 @@ type Conn struct {
 	key    string // begins marks in the guest's streams; cannot be guessed
 	device struct{ stderr, output, data string }
 
-	turn  chan struct{} // holds one token: whose turn it is to run a command
-	sent  uint64        // number of the last command; guarded by turn
-	seen  uint64        // number of the last end frame; guarded by turn
-	begun bool          // a long output has begun: lines are base64; guarded by turn
+	turn    chan struct{} // holds one token: whose turn it is to run a command
+	sent    uint64        // number of the last command; guarded by turn
+	seen    uint64        // number of the last end frame; guarded by turn
+	greeted bool          // the next shell has greeted already; guarded by turn
+	fed     chan struct{} // closed when the input of the last command is sent; guarded by turn
+	ready   frame         // what the guest has found; guarded by turn
+	begun   bool          // a long output has begun: lines are base64; guarded by turn
 
 	frames chan frame
 	chunks chan []byte // from the data port
@@ -174,23 +177,55 @@ func (c *Conn) Connect(ctx context.Context, say func(line string)) error {
 		return err
 	}
 	defer c.release()
-	for {
+	for !c.greeted {
 		f, err := c.frame(ctx)
 		if err != nil {
 			return err
 		}
-		if f.kind != frameLine {
-			continue
-		}
-		say(f.text)
-		if strings.Contains(f.text, Greeting) {
-			break
+		if f.kind == frameLine {
+			say(f.text)
+			c.greeted = strings.Contains(f.text, Greeting)
 		}
 	}
-	c.seen, c.begun = c.sent, false // a new shell owes nothing
-	return c.send(ctx, fmt.Sprintf("_vmt_key=%s _vmt_err=%s _vmt_tee=%s _vmt_name=%s\n%s",
-		c.key, c.device.stderr, c.device.output, c.device.data, program()))
+	return c.teach(ctx)
 }
+
+// teach sends guest.sh to a shell that has greeted.
+func (c *Conn) teach(ctx context.Context) error {
+	c.greeted = false
+	c.seen, c.begun = c.sent, false // a new shell owes nothing
+	err := c.send(ctx, fmt.Sprintf("_vmt_key=%s _vmt_err=%s _vmt_tee=%s _vmt_name=%s\n%s",
+		c.key, c.device.stderr, c.device.output, c.device.data, program()))
+	if err != nil {
+		return err
+	}
+	// What an earlier shell has left in the data port comes before the mark.
+	var port tail
+	mark := c.mark(0)
+	for c.ready = (frame{}); c.ready.kind == 0 || c.ready.port && !port.is(mark); {
+		select {
+		case p := <-c.chunks:
+			port.add(p, len(mark))
+		case f := <-c.frames:
+			if f.kind == frameReady {
+				c.ready = f
+			}
+		case <-c.done:
+			return c.err
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
+
+// errRebooted says that a new shell has greeted while an earlier one was to
+// answer.
+var errRebooted = errors.New("the guest has rebooted, or started another root shell, while a command ran")
+
+// Rebooted reports whether an error means that the guest has a new shell, which
+// Connect then finds.
+func Rebooted(err error) bool { return errors.Is(err, errRebooted) }
 
 // Run runs a bash command line in the guest and returns how it ended. Its
 // standard input is empty. A positive timeout ends the command in the guest
@@ -257,7 +292,31 @@ const (
 
 // own matches what a command must be a process of its own for: elsewhere bash
 // runs it as a subshell, whose $$ is the guest's shell itself.
-var own = regexp.MustCompile(`\$\$|\$\{?[$0]|PPID|BASH|SHLVL|\breturn\b|\btrap\b|\blocal\b|\$\{?_\b`)
+var own = regexp.MustCompile(`\$\$|\$\{?[$0]|PPID|BASH|SHLVL|\$\{?_\b`)
+
+// ownGroup matches commands that send signals to their own process group, which
+// is that of the guest's shell unless coreutils' timeout makes another.
+var ownGroup = regexp.MustCompile(`\bkill\b[^;|&\n]*\s0\b`)
+
+// maxArgument is a little less than what the kernel takes as one argument of a
+// program (MAX_ARG_STRLEN).
+const maxArgument = 120 << 10
+
+// shellCode is what the guest's shell evaluates for a command.
+func shellCode(command string) string {
+	program := ""
+	switch {
+	case len(command) > maxArgument:
+	case ownGroup.MatchString(command):
+		program = "exec timeout 0 bash -c "
+	case own.MatchString(command):
+		program = "exec bash -c "
+	}
+	if program == "" {
+		return command
+	}
+	return program + machine.Quote("set -euo pipefail; "+command)
+}
 
 // maxInline is how long a command may be that goes through the console, from
 // which bash takes one byte at a time.
@@ -265,11 +324,8 @@ const maxInline = 4 << 10
 
 // command has the guest run a call.
 func (c *Conn) command(ctx context.Context, k call, number uint64) error {
-	command := k.command
-	if own.MatchString(command) {
-		command = "exec bash -c " + machine.Quote("set -euo pipefail; "+command)
-	}
-	if len(command) <= maxInline || c.data == nil || k.input != nil {
+	command := shellCode(k.command)
+	if len(command) <= maxInline || !c.ready.port || k.input != nil {
 		return c.send(ctx, k.line(number, machine.Quote(command)))
 	}
 	err := c.send(ctx, fmt.Sprintf("_vmt_l=$(head -c %d <$_vmt_port)\n%s", len(command), k.line(number, `"$_vmt_l"`)))
@@ -330,6 +386,9 @@ func (c *Conn) exchange(ctx context.Context, k call, w io.Writer) (r machine.Res
 		ctx, cancel = context.WithTimeoutCause(ctx, limit+Grace, late)
 		defer cancel()
 	}
+	if err := c.settle(ctx); err != nil {
+		return r, false, err
+	}
 	if c.seen < c.sent {
 		// The guest still has a command that was given up, and would take the
 		// next line for our answer to a chunk of its output.
@@ -338,29 +397,60 @@ func (c *Conn) exchange(ctx context.Context, k call, w io.Writer) (r machine.Res
 		}
 	}
 	number := c.sent + 1
+	if c.stderr != nil {
+		c.stderr.forget()
+	}
 	if err := c.command(ctx, k, number); err != nil {
 		return r, false, err
 	}
 	c.sent = number
-	if c.stderr != nil {
-		c.stderr.forget()
-	}
+	var input *feed
 	if k.input != nil {
-		stop, err := c.feed(ctx, k)
-		defer stop()
-		if err != nil {
-			return r, false, err
-		}
+		input = c.feed(ctx, k)
 	}
 	end, err := c.answer(ctx, number, w)
 	if err != nil {
 		return r, false, err
 	}
+	if input != nil {
+		<-input.done // the guest has taken all of it
+		if input.err != nil {
+			return r, false, input.err
+		}
+	}
 	r.Status = end.status
 	if c.stderr != nil {
-		r.Stderr = c.stderr.until(ctx, number, end.status != 0)
+		r.Stderr = c.stderr.until(ctx, number, end.status != 0 && c.ready.stderr)
 	}
 	return r, end.how != howAgain, nil
+}
+
+// settle looks at what the guest has sent since the last command, which is
+// nothing unless it has rebooted, and waits until that command has its input.
+func (c *Conn) settle(ctx context.Context) error {
+	for waiting := c.seen >= c.sent; waiting; {
+		select {
+		case f := <-c.frames:
+			c.greeted = c.greeted || f.kind == frameLine && strings.Contains(f.text, Greeting)
+		default:
+			waiting = false
+		}
+	}
+	if c.greeted {
+		if err := c.teach(ctx); err != nil {
+			return err
+		}
+	}
+	if c.fed != nil {
+		select {
+		case <-c.fed:
+		case <-c.done:
+			return c.err
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
 }
 
 // answer reads until the end of a command and writes its output to w.
@@ -379,6 +469,11 @@ func (c *Conn) answer(ctx context.Context, number uint64, w io.Writer) (frame, e
 			put(port.add(p, len(c.mark(number))))
 		case f := <-c.frames:
 			switch {
+			case f.kind == frameLine && strings.Contains(f.text, Greeting):
+				c.greeted = true
+				c.seen = c.sent
+				return f, errRebooted
+			case f.kind == frameReady:
 			case f.kind == frameLine && !c.begun:
 				// Not ours: something else writes to the guest's console.
 			case f.kind == frameLine:

@@ -1,10 +1,12 @@
 package shell_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -328,7 +330,7 @@ func TestForeignLines(t *testing.T) {
 	go func() {
 		buf := make([]byte, 4096)
 		_, _ = peer.Read(buf)
-		_, _ = peer.Write([]byte("[ 1.0] hello\nvmt-end x\nvmt-end 1 3 2 -\nhi"))
+		_, _ = peer.Write([]byte("[ 1.0] hello\nvmt-end x\nPassword: vmt-end 1 3 2 -\nhi"))
 	}()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
@@ -370,6 +372,8 @@ func TestTimeouts(t *testing.T) {
 		"trap 'echo bye; exit' TERM; sleep 60 & wait":              "bye\n",
 		"(trap '' TERM; echo stubborn; while :; do sleep 1; done)": "stubborn\n",
 		"sleep 60 | cat":                                           "",
+		"exec >&2; sleep 60":                                       "",
+		"trap '' TERM; head -c 5000 /dev/zero; sleep 60; sleep 60": strings.Repeat("\x00", 5000),
 	} {
 		status, output, err := g.run(t.Context(), command, 300*time.Millisecond)
 		if err != nil || status != 124 || string(output) != want {
@@ -444,5 +448,45 @@ func BenchmarkTrue(b *testing.B) {
 		if status, _, err := g.run(b.Context(), "true", 0); err != nil || status != 0 {
 			b.Fatal(status, err)
 		}
+	}
+}
+
+// A guest that reboots has a new shell, and the commands after that use it.
+func TestGuestThatReboots(t *testing.T) {
+	host, peer := net.Pipe()
+	c := shell.New(host, shell.Options{})
+	defer c.Close()
+	defer peer.Close()
+	go func() {
+		in := bufio.NewScanner(peer)
+		for in.Scan() {
+			switch line := in.Text(); {
+			case strings.Contains(line, "'first'"):
+				_, _ = io.WriteString(peer, "firmware\n"+shell.Greeting+"\n")
+			case strings.HasPrefix(line, "printf 'vmt-ready"):
+				_, _ = io.WriteString(peer, "vmt-ready 0 0\n")
+			case strings.Contains(line, "'second'"):
+				_, _ = io.WriteString(peer, "vmt-end 2 0 2 -\nhi")
+			}
+		}
+	}()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if _, err := c.Run(ctx, "first", 0); err == nil || !shell.Rebooted(err) {
+		t.Errorf("error %v", err)
+	}
+	if r, err := c.Run(ctx, "second", 0); err != nil || string(r.Stdout) != "hi" {
+		t.Errorf("%+v %v", r, err)
+	}
+}
+
+// What is read for a command's input may end early, and the shell goes on.
+func TestInputThatEndsEarly(t *testing.T) {
+	g := connected(t)
+	if _, err := g.Feed(t.Context(), "cat >/dev/null", strings.NewReader("abc"), 100000); err == nil || !strings.Contains(err.Error(), "3 bytes instead of 100000") {
+		t.Errorf("error %v", err)
+	}
+	if _, out, err := g.run(t.Context(), "echo fresh", 10*time.Second); err != nil || string(out) != "fresh\n" {
+		t.Errorf("%q %v", out, err)
 	}
 }

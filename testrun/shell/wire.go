@@ -30,6 +30,7 @@ const (
 	frameLine frameKind = iota + 1 // any other line: base64, or not ours
 	frameOut
 	frameEnd
+	frameReady
 )
 
 const (
@@ -45,6 +46,8 @@ type frame struct {
 	status int
 	how    string
 	raw    []byte
+
+	stderr, port bool // what the guest has found, when it is ready
 }
 
 var errLineTooLong = fmt.Errorf("the guest's shell sent a line of more than %d bytes", maxLine)
@@ -71,9 +74,17 @@ func readFrame(r *bufio.Reader) (frame, error) {
 }
 
 // parseFrame parses the line of a frame and returns how many raw bytes follow.
+// What others have written to the guest's console without a line end may stand
+// before it.
 func parseFrame(line string) (f frame, length int, ok bool) {
-	words := strings.Split(line, " ")
+	at := strings.LastIndex(line, "vmt-")
+	if at < 0 {
+		return frame{}, 0, false
+	}
+	words := strings.Split(line[at:], " ")
 	switch {
+	case words[0] == "vmt-ready" && len(words) == 3:
+		return frame{kind: frameReady, stderr: words[1] == "1", port: words[2] == "1"}, 0, true
 	case words[0] == "vmt-out" && len(words) == 4:
 		f.kind, f.how = frameOut, words[3]
 	case words[0] == "vmt-end" && len(words) == 5:
@@ -163,37 +174,52 @@ func (c *Conn) frame(ctx context.Context) (frame, error) {
 	}
 }
 
-// feed starts to send a call's input, by the data port if there is one: the
-// guest looks there for it, too. The returned function waits for its end.
-func (c *Conn) feed(ctx context.Context, k call) (stop func(), err error) {
+// feed is the input of a command on its way.
+type feed struct {
+	done chan struct{} // closed when the guest has taken it
+	err  error         // of the reader; valid once done is closed
+}
+
+// feed starts to send a call's input, by the data port if the guest has it. The
+// guest takes all that it was promised, so zeros stand for what cannot be read,
+// or is not to be read because ctx has ended.
+func (c *Conn) feed(ctx context.Context, k call) *feed {
 	to := c.conn
-	if c.data != nil {
+	if c.ready.port {
 		to = c.data
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		n, err := io.Copy(contextWriter{ctx, to}, io.LimitReader(k.input, k.inputBytes))
-		if err != nil || n < k.inputBytes {
-			// The guest takes the rest of what it was promised for anything.
-			c.conn.Close()
+	f := &feed{done: make(chan struct{})}
+	c.fed = f.done
+	c.wg.Go(func() {
+		defer close(f.done)
+		n, err := io.CopyN(to, contextReader{ctx, k.input}, k.inputBytes)
+		if errors.Is(err, io.EOF) {
+			err = fmt.Errorf("the input of a command has %d bytes instead of %d", n, k.inputBytes)
 		}
+		f.err = err
+		_, _ = io.CopyN(to, zeros{}, k.inputBytes-n) // fails only when the connection is closed
 	})
-	return func() { cancel(); wg.Wait() }, nil
+	return f
 }
 
-// contextWriter writes to a connection until ctx ends.
-type contextWriter struct {
-	ctx  context.Context
-	conn net.Conn
+// contextReader reads until ctx ends.
+type contextReader struct {
+	ctx context.Context
+	io.Reader
 }
 
-func (w contextWriter) Write(p []byte) (int, error) {
-	n, err := writeAll(w.ctx, w.conn, p)
-	if err != nil && w.ctx.Err() != nil {
-		err = context.Cause(w.ctx)
+func (r contextReader) Read(p []byte) (int, error) {
+	if r.ctx.Err() != nil {
+		return 0, context.Cause(r.ctx)
 	}
-	return n, err
+	return r.Reader.Read(p)
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) {
+	clear(p)
+	return len(p), nil
 }
 
 // writeAll writes p; a guest that does not read cannot hold it up beyond ctx.
@@ -236,6 +262,9 @@ type lineReader struct {
 	emit func(string)
 	key  string
 
+	partial sync.Mutex
+	begun   []byte // a line that has not ended; guarded by partial
+
 	mu     sync.Mutex
 	kept   []byte
 	marked uint64        // number of the last mark
@@ -250,15 +279,28 @@ func newLineReader(conn net.Conn, emit func(string), key string) *lineReader {
 }
 
 func (l *lineReader) read() {
-	in := bufio.NewReaderSize(l.conn, 64<<10)
+	chunk := make([]byte, 16<<10)
 	for {
-		raw, err := in.ReadSlice('\n')
-		if len(raw) > 0 {
-			l.line(raw)
-		}
-		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
+		n, err := l.conn.Read(chunk)
+		l.take(chunk[:n])
+		if err != nil {
 			return
 		}
+	}
+}
+
+// take handles the lines that p completes.
+func (l *lineReader) take(p []byte) {
+	l.partial.Lock()
+	defer l.partial.Unlock()
+	for len(p) > 0 {
+		line, rest, ended := bytes.Cut(p, []byte{'\n'})
+		l.begun = append(l.begun, line...)
+		if ended || len(l.begun) > maxKept {
+			l.line(l.begun)
+			l.begun = l.begun[:0]
+		}
+		p = rest
 	}
 }
 
@@ -283,8 +325,15 @@ func (l *lineReader) line(raw []byte) {
 	}
 }
 
-// forget drops what earlier commands have written.
+// forget drops what earlier commands have written. A line that they have not
+// ended ends here.
 func (l *lineReader) forget() {
+	l.partial.Lock()
+	if len(l.begun) > 0 {
+		l.line(l.begun)
+		l.begun = l.begun[:0]
+	}
+	l.partial.Unlock()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.kept = nil
