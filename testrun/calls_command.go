@@ -2,7 +2,6 @@ package testrun
 
 import (
 	"context"
-	"strings"
 	"time"
 
 	"vm-prebuild/testrun/machine"
@@ -112,5 +111,5 @@ func execute(ctx context.Context, g *machine.Guest, r script.Request) (any, erro
 	case !a.CheckReturn:
 		status = -1
 	}
-	return []any{status, strings.ToValidUTF8(string(result.Stdout), "\uFFFD")}, nil
+	return []any{status, machine.Text(result.Stdout)}, nil
 }

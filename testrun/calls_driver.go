@@ -3,6 +3,9 @@ package testrun
 import (
 	"context"
 	"errors"
+	"fmt"
+	"maps"
+	"slices"
 	"sync"
 
 	"vm-prebuild/testrun/event"
@@ -14,11 +17,7 @@ import (
 // testCalls are start_all and what else concerns all machines.
 var testCalls = map[string]driverCall{
 	"start_all": func(ctx context.Context, d *driver, r script.Request) (any, error) {
-		return none, d.bus.Nested("", "start all VMs", func() error {
-			return d.eachConfigured(func(m machine.Machine) error {
-				return m.Start(ctx, d.guest(m, r.Env).Boot)
-			})
-		})
+		return none, d.startAll(ctx, r.Env)
 	},
 	"join_all": func(ctx context.Context, d *driver, r script.Request) (any, error) {
 		return none, d.bus.Nested("", "wait for all VMs to finish", func() error {
@@ -82,3 +81,41 @@ func (d *driver) eachConfigured(f func(machine.Machine) error) error {
 	wg.Wait()
 	return errors.Join(failed...)
 }
+
+// startAll starts all machines of the test at once.
+func (d *driver) startAll(ctx context.Context, env script.Environment) error {
+	return d.bus.Nested("", "start all VMs", func() error {
+		var mu sync.Mutex
+		failed := map[string]error{}
+		_ = d.eachConfigured(func(m machine.Machine) error {
+			err := m.Start(ctx, d.guest(m, env).Boot)
+			if err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				failed[m.Name()] = err
+			}
+			return nil
+		})
+		if len(failed) == 0 {
+			return nil
+		}
+		return &startError{failed}
+	})
+}
+
+// startError says which machines could not be started, in the words of nixpkgs'
+// driver.
+type startError struct {
+	failed map[string]error
+}
+
+func (e *startError) Error() string {
+	text := "Failed to start the following machines:"
+	for _, name := range slices.Sorted(maps.Keys(e.failed)) {
+		text += fmt.Sprintf("\n%s: %v", name, e.failed[name])
+	}
+	return text
+}
+
+// Unwrap returns the machines' errors.
+func (e *startError) Unwrap() []error { return slices.Collect(maps.Values(e.failed)) }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 
 	"vm-prebuild/testrun/machine"
@@ -21,8 +20,7 @@ type commandResult struct {
 }
 
 func newCommandResult(r machine.Result) commandResult {
-	valid := func(b []byte) string { return strings.ToValidUTF8(string(b), "\uFFFD") }
-	return commandResult{Status: r.Status, Stdout: valid(r.Stdout), Stderr: valid(r.Stderr)}
+	return commandResult{Status: r.Status, Stdout: machine.Text(r.Stdout), Stderr: machine.Text(r.Stderr)}
 }
 
 // parallelCalls run commands and tell all that came of them.
@@ -78,9 +76,7 @@ var severalCalls = map[string]driverCall{
 			}
 		}
 		return onEach(d, a.Machines, func(m machine.Machine) (string, error) {
-			g := d.guest(m, r.Env)
-			g.Between = r.Callback
-			return g.Succeed(ctx, []string{a.Command}, a.Timeout.or(0))
+			return d.guest(m, r.Env).Succeed(ctx, []string{a.Command}, a.Timeout.or(0))
 		})
 	},
 }

@@ -18,6 +18,7 @@ import (
 	"strings"
 	"time"
 
+	"vm-prebuild/testrun/pyregexp"
 	"vm-prebuild/testrun/startcommand"
 )
 
@@ -174,7 +175,7 @@ func (c *Config) check() error {
 	default:
 		return fmt.Errorf("test scripts are not written in %q\nhint: there are python and starlark", c.Language)
 	}
-	if _, err := regexp.Compile(c.Subtest); err != nil {
+	if _, err := pyregexp.Compile(c.Subtest); err != nil {
 		return fmt.Errorf("subtests: %w", err)
 	}
 	if c.SSHBackdoor && c.VSOCKOffset > 0 {

@@ -100,11 +100,7 @@ func (t *Test) Machines() []*machine.Guest {
 // StartAll starts all machines at once and returns when they run, which is
 // before their shells answer.
 func (t *Test) StartAll(ctx context.Context) error {
-	return t.d.bus.Nested("", "start all VMs", func() error {
-		return t.d.eachConfigured(func(m machine.Machine) error {
-			return m.Start(ctx, t.d.guest(m, script.Environment{}).Boot)
-		})
-	})
+	return t.d.startAll(ctx, script.Environment{})
 }
 
 // SucceedAll runs a command on all named machines at once (on all of the test

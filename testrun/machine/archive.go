@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -107,7 +109,7 @@ func unpackInto(dir, name string, from io.Reader) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, removeAll(tmp)) }()
-	modes, err := readTar(from, tmp)
+	modes, err := readTar(from, tmp, name)
 	if err != nil {
 		return err
 	}
@@ -125,16 +127,17 @@ func unpackInto(dir, name string, from io.Reader) (err error) {
 		return err
 	}
 	defer root.Close()
-	for name, mode := range modes {
-		err = errors.Join(err, root.Chmod(name, mode))
+	// The deepest first: a directory without x would hide those below.
+	for _, name := range slices.Backward(slices.Sorted(maps.Keys(modes))) {
+		err = errors.Join(err, root.Chmod(name, modes[name]))
 	}
 	return err
 }
 
-// readTar unpacks an archive below dir and returns the modes of its
+// readTar unpacks an archive that holds only name into dir and returns the modes of its
 // directories, which can be written to until they are applied. It comes from a
 // guest, so nothing in it may lead out of there.
-func readTar(from io.Reader, dir string) (map[string]fs.FileMode, error) {
+func readTar(from io.Reader, dir, only string) (map[string]fs.FileMode, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return nil, err
@@ -151,6 +154,9 @@ func readTar(from io.Reader, dir string) (map[string]fs.FileMode, error) {
 			return nil, err
 		}
 		name := path.Clean(strings.TrimSuffix(h.Name, "/"))
+		if name != only && !strings.HasPrefix(name, only+"/") {
+			return nil, fmt.Errorf("the archive of %q has a file %q", only, h.Name)
+		}
 		mode := h.FileInfo().Mode().Perm()
 		switch h.Typeflag {
 		case tar.TypeDir:

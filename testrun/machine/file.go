@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"vm-prebuild/testrun/event"
 )
 
 // guestShared is where the guest mounts Dirs.Shared.
@@ -81,7 +84,16 @@ func (g *Guest) feedFile(ctx context.Context, s Streamer, source, command string
 	if err != nil {
 		return Errorf(g.Machine.Name(), "copying from the host: %w", err)
 	}
-	return g.feed(ctx, s, "copying "+source+" from the host", command, f, info.Size())
+	var in io.Reader = f
+	size := info.Size()
+	if size == 0 { // it may be one of /proc
+		content, err := io.ReadAll(f)
+		if err != nil {
+			return Errorf(g.Machine.Name(), "copying from the host: %w", err)
+		}
+		in, size = bytes.NewReader(content), int64(len(content))
+	}
+	return g.feed(ctx, s, "copying "+source+" from the host", command, in, size)
 }
 
 // feed runs a command with n bytes of input, which must succeed.
@@ -90,7 +102,7 @@ func (g *Guest) feed(ctx context.Context, s Streamer, what, command string, in i
 	switch {
 	case err != nil:
 		return g.explain(ctx, err)
-	case r.Status == statusNotFound:
+	case r.Status == statusNotFound && strings.Contains(command, "tar -x"):
 		return errNoTar
 	case r.Status != 0:
 		return g.failed(r, "%s failed (exit code %d)", what, r.Status)
@@ -100,6 +112,9 @@ func (g *Guest) feed(ctx context.Context, s Streamer, what, command string, in i
 
 // errNoTar says that the guest lacks the program tar.
 var errNoTar = errors.New("the guest has no tar")
+
+// statusChanged is GNU tar's when a file changed while it was read.
+const statusChanged = 1
 
 // statusNotFound is the exit status of a shell that does not find a program.
 const statusNotFound = 127
@@ -111,7 +126,7 @@ func (g *Guest) feedTree(ctx context.Context, s Streamer, source, target string)
 		return err
 	}
 	into, name := filepath.Dir(target), filepath.Base(target)
-	if text(r.Stdout) == "in\n" {
+	if Text(r.Stdout) == "in\n" {
 		into, name = target, filepath.Base(source)
 	}
 	// The guest is told the length first: archives are written twice, once
@@ -176,6 +191,10 @@ func (g *Guest) receiveTree(ctx context.Context, s Streamer, source, dir string)
 		return g.explain(ctx, err)
 	case r.Status == statusNotFound:
 		return errNoTar
+	case r.Status == statusChanged && unpackErr == nil:
+		// A log, say, has grown meanwhile. cp would not have noticed.
+		g.Bus.Log(event.Warning, g.Machine.Name(), fmt.Sprintf("copying %s: %s", source, bytes.TrimSpace(r.Stderr)))
+		return nil
 	case r.Status != 0:
 		return g.failed(r, "command `%s` failed (exit code %d)", command, r.Status)
 	case unpackErr != nil:

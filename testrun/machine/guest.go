@@ -84,7 +84,7 @@ const maxReported = 4 << 10
 
 // reported is the end of a command's output, as an event has it.
 func reported(output []byte) string {
-	return text(output[max(0, len(output)-maxReported):])
+	return Text(output[max(0, len(output)-maxReported):])
 }
 
 // ailment says what explains that commands fail or do not answer; "" if nothing
@@ -103,7 +103,7 @@ const maxStderr = 20
 // standard error and QEMU say follows the sentence of nixpkgs' driver.
 func (g *Guest) failed(r Result, format string, args ...any) error {
 	message := fmt.Sprintf(format, args...)
-	if stderr := strings.TrimSpace(text(r.Stderr)); stderr != "" {
+	if stderr := strings.TrimSpace(Text(r.Stderr)); stderr != "" {
 		lines := strings.Split(stderr, "\n")
 		message += "\nstandard error:"
 		for _, l := range lines[max(0, len(lines)-maxStderr):] {
@@ -155,7 +155,7 @@ func (g *Guest) Succeed(ctx context.Context, commands []string, timeout time.Dur
 			}
 			all.Write(r.Stdout)
 			if r.Status != 0 {
-				g.Bus.Say(g.Machine.Name(), "output: "+text(r.Stdout))
+				g.Bus.Say(g.Machine.Name(), "output: "+Text(r.Stdout))
 				return g.failed(r, "command `%s` failed (exit code %d)", command, r.Status)
 			}
 			return nil
@@ -164,7 +164,7 @@ func (g *Guest) Succeed(ctx context.Context, commands []string, timeout time.Dur
 			return "", err
 		}
 	}
-	return text([]byte(all.String())), nil
+	return Text([]byte(all.String())), nil
 }
 
 // Fail is Succeed for commands that must exit with another status than 0.
@@ -186,7 +186,7 @@ func (g *Guest) Fail(ctx context.Context, commands []string, timeout time.Durati
 			return "", err
 		}
 	}
-	return text([]byte(all.String())), nil
+	return Text([]byte(all.String())), nil
 }
 
 // Shutdown powers the machine off and waits until it has ended.
@@ -280,9 +280,4 @@ func (g *Guest) Disconnect() error {
 	}
 	c.Disconnect()
 	return nil
-}
-
-// text is a command's output as a script sees it.
-func text(output []byte) string {
-	return strings.ToValidUTF8(string(output), "\uFFFD")
 }

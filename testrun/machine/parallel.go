@@ -13,15 +13,7 @@ import (
 // wrote, standard error apart. A zero timeout means that only ctx limits it; a
 // command that takes longer ends with status 124.
 func (g *Guest) Run(ctx context.Context, command string, timeout time.Duration) (Result, error) {
-	sh, err := g.Shell(ctx)
-	if err != nil {
-		return Result{}, err
-	}
-	result, err := sh.Run(ctx, command, timeout)
-	if err != nil {
-		return Result{}, g.explain(ctx, err)
-	}
-	return result, nil
+	return g.run(ctx, command, timeout)
 }
 
 // Parallel runs all commands at once in the guest and returns how each ended,

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 )
 
 // PythonString prints s as Python's repr does: nixpkgs' driver shows texts
@@ -46,4 +47,52 @@ func pythonList(list []string) string {
 		quoted[i] = PythonString(s)
 	}
 	return "[" + strings.Join(quoted, ", ") + "]"
+}
+
+// Text is what a guest wrote, as Python decodes it with errors="replace": each
+// part of the longest possible invalid sequence becomes one U+FFFD (Unicode
+// standard, section 3.9, "substitution of maximal subparts").
+func Text(b []byte) string {
+	if utf8.Valid(b) {
+		return string(b)
+	}
+	var s strings.Builder
+	for len(b) > 0 {
+		r, n := utf8.DecodeRune(b)
+		if r == utf8.RuneError && n <= 1 {
+			n = subpart(b)
+			s.WriteRune(utf8.RuneError)
+		} else {
+			s.Write(b[:n])
+		}
+		b = b[n:]
+	}
+	return s.String()
+}
+
+// subpart is the length of the invalid sequence that b begins with.
+func subpart(b []byte) int {
+	low, high, most := byte(0x80), byte(0xbf), 1
+	switch lead := b[0]; {
+	case lead >= 0xe0 && lead <= 0xef:
+		most = 2
+	case lead >= 0xf0 && lead <= 0xf4:
+		most = 3
+	}
+	switch b[0] {
+	case 0xe0:
+		low = 0xa0
+	case 0xed:
+		high = 0x9f
+	case 0xf0:
+		low = 0x90
+	case 0xf4:
+		high = 0x8f
+	}
+	n := 1
+	for n < most && n < len(b) && b[n] >= low && b[n] <= high {
+		low, high = 0x80, 0xbf
+		n++
+	}
+	return n
 }

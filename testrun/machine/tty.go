@@ -21,7 +21,7 @@ func ttyText(tty string) string {
 // TTYText returns what the virtual terminal of the given number shows.
 func (g *Guest) TTYText(ctx context.Context, tty string) (string, error) {
 	r, err := g.run(ctx, ttyText(tty), DefaultTimeout)
-	return text(r.Stdout), err
+	return Text(r.Stdout), err
 }
 
 // DumpTTYContents writes what a virtual terminal shows to the guest's journal.
@@ -85,7 +85,7 @@ if [ "$new" != "$seen" ]; then printf %s "$new"; exit 0; fi`
 		if err != nil {
 			return Errorf(g.Machine.Name(), "output of `%s`: %w", c.command, err)
 		}
-		if ok, err := g.matches(c, re, status, text(output)); ok || err != nil {
+		if ok, err := g.matches(c, re, status, Text(output)); ok || err != nil {
 			return err
 		}
 		const most = 64 << 10 // the kernel takes 128 KiB as a command
@@ -139,8 +139,8 @@ func (g *Guest) lastLook(ctx context.Context, start time.Time, c change, re *pyr
 	if err != nil {
 		return err
 	}
-	g.Bus.Say(g.Machine.Name(), c.last(text(r.Stdout)))
-	if ok, err := g.matches(c, re, r.Status, text(r.Stdout)); ok || err != nil {
+	g.Bus.Say(g.Machine.Name(), c.last(Text(r.Stdout)))
+	if ok, err := g.matches(c, re, r.Status, Text(r.Stdout)); ok || err != nil {
 		return err
 	}
 	return timedOut(start, c.timeout)

@@ -29,7 +29,7 @@ func under(user string) string {
 // user may be empty.
 func (g *Guest) Systemctl(ctx context.Context, query, user string) (int, string, error) {
 	r, err := g.run(ctx, systemctl(query, user), DefaultTimeout)
-	return r.Status, text(r.Stdout), err
+	return r.Status, Text(r.Stdout), err
 }
 
 // unitLoop prints the state in which a unit has come to rest: "active",

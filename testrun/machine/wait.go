@@ -49,6 +49,10 @@ func (g *Guest) await(ctx context.Context, w wait) (string, error) {
 			}
 		}
 		limit := left
+		if w.fail {
+			// An attempt that is cut short would count as a failure.
+			limit = max(w.timeout, time.Second)
+		}
 		if g.Attempt > 0 {
 			limit = min(limit, g.Attempt)
 		}
@@ -60,7 +64,7 @@ func (g *Guest) await(ctx context.Context, w wait) (string, error) {
 		case err != nil:
 			return "", g.explain(ctx, err)
 		case done:
-			return text(r.Stdout), nil
+			return Text(r.Stdout), nil
 		}
 	}
 }

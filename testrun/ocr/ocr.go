@@ -14,6 +14,7 @@ import (
 	"image"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -146,6 +147,9 @@ func tesseract(ctx context.Context, program string, picture []byte, mode string)
 	cmd.Stdin = bytes.NewReader(picture)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	// The signal comes at the end of the thread that forks.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	cmd.WaitDelay = time.Second
 	if err = cmd.Run(); err != nil && ctx.Err() != nil {

@@ -106,8 +106,10 @@ func (p *process) meet(ctx context.Context, s sockets) (err error) {
 	sh := shell.New(conns["shell"], shell.Options{
 		Stderr: conns["stderr"],
 		OnStderr: func(line string) {
-			p.console.add([]string{line}, "", false)
-			p.cfg.Bus.Emit(event.Serial{Machine: p.cfg.Name, Text: line, Stderr: true})
+			lines := p.console.insert(line)
+			for i, l := range lines {
+				p.cfg.Bus.Emit(event.Serial{Machine: p.cfg.Name, Text: l, Stderr: i == len(lines)-1})
+			}
 		},
 		Output: conns["output"],
 		OnOutput: func(line string) {

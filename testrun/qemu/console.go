@@ -14,7 +14,8 @@ import (
 type console struct {
 	mu      sync.Mutex
 	text    []string      // lines that have ended
-	rest    string        // beginning of the line that has not
+	begun   []byte        // the line that has not
+	rest    string        // begun, as it is shown
 	changed chan struct{} // closed and replaced whenever there is more
 	ended   bool          // there will be no more
 
@@ -31,24 +32,10 @@ const maxConsoleLine = 64 << 10
 
 // read takes text from r until it ends and hands each line to emit.
 func (c *console) read(r io.Reader, emit func(line string)) {
-	var line []byte // that has not ended
 	chunk := make([]byte, 16<<10)
 	for {
 		n, err := r.Read(chunk)
-		var lines []string
-		for _, b := range chunk[:n] {
-			line = append(line, b)
-			if b == '\n' || len(line) == maxConsoleLine {
-				lines = append(lines, strings.TrimRight(printable(line), " \t\n"))
-				line = line[:0]
-			}
-		}
-		if err != nil && len(line) > 0 {
-			lines = append(lines, strings.TrimRight(printable(line), " \t\n"))
-			line = nil
-		}
-		c.add(lines, printable(line), err != nil)
-		for _, l := range lines {
+		for _, l := range c.add(chunk[:n], err != nil) {
 			emit(l)
 		}
 		if err != nil {
@@ -63,11 +50,47 @@ func printable(raw []byte) string {
 	return strings.ReplaceAll(strings.ToValidUTF8(string(raw), ""), "\r", "")
 }
 
-func (c *console) add(lines []string, rest string, ended bool) {
+// add takes what the serial port has written, and its end, and returns the
+// lines that ended.
+func (c *console) add(raw []byte, ended bool) []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.text = append(c.text, lines...)
-	c.rest, c.ended = rest, ended
+	before := len(c.text)
+	for _, b := range raw {
+		c.begun = append(c.begun, b)
+		if b == '\n' || len(c.begun) == maxConsoleLine {
+			c.endLine()
+		}
+	}
+	if ended && len(c.begun) > 0 {
+		c.endLine()
+	}
+	c.rest, c.ended = printable(c.begun), ended
+	c.announce()
+	return slices.Clone(c.text[before:])
+}
+
+// insert takes a line that comes from elsewhere, as a terminal would: the line
+// that has not ended ends before it. It returns the lines that there are more.
+func (c *console) insert(line string) []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	before := len(c.text)
+	if len(c.begun) > 0 {
+		c.endLine()
+	}
+	c.text = append(c.text, line)
+	c.rest = ""
+	c.announce()
+	return slices.Clone(c.text[before:])
+}
+
+func (c *console) endLine() {
+	c.text = append(c.text, strings.TrimRight(printable(c.begun), " \t\n"))
+	c.begun = c.begun[:0]
+}
+
+func (c *console) announce() {
 	close(c.changed)
 	c.changed = make(chan struct{})
 }

@@ -251,7 +251,11 @@ func (p *process) Send(ctx context.Context, command string, timeout time.Duratio
 func (p *process) withShell(ctx context.Context, f func(context.Context) error) error {
 	ctx, unbind := p.bind(ctx)
 	defer unbind()
-	if err := f(ctx); err != nil {
+	err := f(ctx)
+	if shell.Rebooted(err) {
+		p.connected.Store(false)
+	}
+	if err != nil {
 		return p.shellError(err)
 	}
 	return nil

@@ -17,7 +17,7 @@ func (m *Machine) Screenshot(ctx context.Context, file string) error {
 	return m.ask(ctx, "screenshot", func(ctx context.Context, p *process) error {
 		// QEMU may run under another working directory or mount namespace, but
 		// its state directory is surely one that it can write to.
-		dir, err := os.MkdirTemp(m.cfg.Dirs.State, "screenshot-")
+		dir, err := os.MkdirTemp(m.Dirs().State, "screenshot-")
 		if err != nil {
 			return err
 		}

@@ -97,12 +97,7 @@ func (c Command) Build(env []string, o Options) (*exec.Cmd, error) {
 		return nil, err
 	}
 	args := append(o.qemuArguments(), c.QEMUArguments...)
-	if !strings.Contains(text, "pvpanic") && !slices.ContainsFunc(env, func(v string) bool {
-		return strings.HasPrefix(v, "QEMU_OPTS=") && strings.Contains(v, "pvpanic")
-	}) {
-		// A panic is told at once. QEMU refuses a second such device.
-		args = append(args, "-device", "pvpanic")
-	}
+	args = append(args, panicArguments(text, env)...)
 	if o.ForceTCG {
 		tcg, err := c.tcgArguments(text)
 		if err != nil {
@@ -177,13 +172,37 @@ var (
 	hostCPU     = regexp.MustCompile(`(^|\s)--?cpu[\s=]+host\b`)
 )
 
+var x86 = regexp.MustCompile(`qemu-system-(x86_64|i386)\b`)
+
+// panicArguments have QEMU tell of a guest's panic at once, where we know the
+// device for that: pvpanic is an ISA device. QEMU refuses a second one.
+func panicArguments(text string, env []string) []string {
+	there := strings.Contains(text, "pvpanic") || slices.ContainsFunc(env, func(v string) bool {
+		return strings.HasPrefix(v, "QEMU_OPTS=") && strings.Contains(v, "pvpanic")
+	})
+	if there || !x86.MatchString(text) {
+		return nil
+	}
+	return []string{"-device", "pvpanic"}
+}
+
+// maxScript bounds how much of a start script is looked at, in bytes.
+const maxScript = 1 << 20
+
 // text is the shell code that starts the machine.
 func (c Command) text() (string, error) {
-	if c.Script == "" {
-		return c.Line, nil
+	if c.Script != "" {
+		b, err := os.ReadFile(c.Script)
+		return string(b), err
 	}
-	b, err := os.ReadFile(c.Script)
-	return string(b), err
+	// A line that begins with a script's path does what the script does.
+	word, _, _ := strings.Cut(strings.TrimSpace(c.Line), " ")
+	if info, err := os.Stat(word); err == nil && info.Mode().IsRegular() && info.Size() < maxScript {
+		if b, err := os.ReadFile(word); err == nil {
+			return c.Line + "\n" + string(b), nil
+		}
+	}
+	return c.Line, nil
 }
 
 // tcgArguments have QEMU emulate the guest, whatever the start command says.

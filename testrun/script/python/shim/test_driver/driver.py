@@ -285,6 +285,7 @@ class Driver:
         """Runs a command on all machines, or on some, at once; it must succeed on
         each. Returns the outputs by machine."""
         names = names_of(self.machines if machines is None else machines)
+        self.check_polling_conditions()
         return self._bridge.call(
             "succeed_all",
             {"machines": names, "command": command, "timeout": seconds(timeout)},

@@ -35,7 +35,7 @@ def as_seconds(duration: Duration) -> float:
 
 
 def seconds(duration: Duration | None, function: str = "") -> float | None:
-    """Returns a duration as the driver wants it; None and infinity are no limit.
+    """Returns a duration as the driver wants it; infinity is ten years.
 
     A bare number given to the function of that name is warned of, once.
     """
@@ -44,7 +44,7 @@ def seconds(duration: Duration | None, function: str = "") -> float | None:
     if isinstance(duration, timedelta):
         return duration.total_seconds()
     if duration == float("inf"):
-        return None
+        return 10 * 365 * 24 * 3600.0
     value = as_seconds(duration)
     if function:
         from test_driver import deprecation
