@@ -26,6 +26,14 @@ func writeTar(ctx context.Context, to io.Writer, dir, name string, contents bool
 	return w.Close()
 }
 
+// tarLength is how long the archive of writeTar will be. A guest is told that
+// before it gets one.
+func tarLength(ctx context.Context, dir, name string) (int64, error) {
+	var length counter
+	err := writeTar(ctx, &length, dir, name, false)
+	return int64(length), err
+}
+
 // maxDepth bounds how deep directories may be nested: a link to a directory
 // above it has no end.
 const maxDepth = 200

@@ -36,8 +36,19 @@ func (g *Guest) CopyFromHost(ctx context.Context, dir, source, target string) er
 	if !ok {
 		return g.copyInThroughShared(ctx, source, target)
 	}
+	size := info.Size()
 	if info.IsDir() {
-		err = g.feedTree(ctx, s, source, target)
+		if size, err = tarLength(ctx, source, filepath.Base(target)); err != nil {
+			return Errorf(g.Machine.Name(), "copying %s from the host: %w", source, err)
+		}
+	}
+	if size > streamLimit {
+		if err := g.copyInThroughShared(ctx, source, target); !errors.Is(err, errNotShared) {
+			return err
+		}
+	}
+	if info.IsDir() {
+		err := g.feedTree(ctx, s, source, target)
 		if errors.Is(err, errNoTar) {
 			return g.copyInThroughShared(ctx, source, target)
 		}
@@ -48,6 +59,11 @@ func (g *Guest) CopyFromHost(ctx context.Context, dir, source, target string) er
 		Quote(target), Quote(filepath.Dir(target)), Quote(filepath.Base(source)), info.Mode().Perm())
 	return g.feedFile(ctx, s, source, command)
 }
+
+// streamLimit is up to how many bytes go into the guest as a stream. QEMU takes
+// 4 KiB at a time from the host's end of a port, so that what is longer is
+// quicker by way of the shared directory, if the guest sees it.
+const streamLimit = 256 << 10
 
 // CopyFromHostViaShell copies a file of the host to target in the guest, a
 // shell fragment; a relative source means one below dir. Like the target of a
@@ -129,17 +145,15 @@ func (g *Guest) feedTree(ctx context.Context, s Streamer, source, target string)
 	if Text(r.Stdout) == "in\n" {
 		into, name = target, filepath.Base(source)
 	}
-	// The guest is told the length first: archives are written twice, once
-	// without the files' contents.
-	var length counter
-	if err := writeTar(ctx, &length, source, name, false); err != nil {
+	length, err := tarLength(ctx, source, name)
+	if err != nil {
 		return Errorf(g.Machine.Name(), "copying %s from the host: %w", source, err)
 	}
 	pr, pw := io.Pipe()
 	defer pr.Close()
 	go func() { pw.CloseWithError(writeTar(ctx, pw, source, name, true)) }()
 	command := fmt.Sprintf("mkdir -p %[1]s; tar -xmf - -C %[1]s", Quote(into))
-	return g.feed(ctx, s, "copying "+source+" from the host", command, pr, int64(length))
+	return g.feed(ctx, s, "copying "+source+" from the host", command, pr, length)
 }
 
 // CopyFromMachine copies a file or directory of the guest into targetDir below
@@ -203,20 +217,36 @@ func (g *Guest) receiveTree(ctx context.Context, s Streamer, source, dir string)
 	return nil
 }
 
+// errNotShared says that the guest does not see the shared directory.
+var errNotShared = fmt.Errorf("the guest does not see the directory that it shares with the host, %s", guestShared)
+
+// statusNotShared is how a command says so.
+const statusNotShared = 97
+
 // copyInThroughShared copies by way of the directory that the guest shares
 // with the host.
 func (g *Guest) copyInThroughShared(ctx context.Context, source, target string) error {
-	return g.throughShared(ctx, func(host, guest string) error {
-		base := filepath.Base(source)
-		if err := copyTree(ctx, source, filepath.Join(host, base)); err != nil {
-			return Errorf(g.Machine.Name(), "copying %s from the host: %w", source, err)
-		}
-		_, err := g.Succeed(ctx, []string{
-			"mkdir -p " + Quote(filepath.Dir(target)),
-			"cp -r " + Quote(guest+"/"+base) + " " + Quote(target),
-		}, 0)
+	host, err := os.MkdirTemp(g.Machine.Dirs().Shared, "copy-")
+	if err != nil {
+		return Errorf(g.Machine.Name(), "directory shared with the guest: %w", err)
+	}
+	defer removeAll(host)
+	base := filepath.Base(source)
+	if err := copyTree(ctx, source, filepath.Join(host, base)); err != nil {
+		return Errorf(g.Machine.Name(), "copying %s from the host: %w", source, err)
+	}
+	guest := guestShared + "/" + filepath.Base(host)
+	r, err := g.run(ctx, fmt.Sprintf("[ -d %s ] || exit %d; mkdir -p %s; cp -r %s %s", guest, statusNotShared,
+		Quote(filepath.Dir(target)), Quote(guest+"/"+base), Quote(target)), 0)
+	switch {
+	case err != nil:
 		return err
-	})
+	case r.Status == statusNotShared:
+		return &Error{Machine: g.Machine.Name(), Err: errNotShared}
+	case r.Status != 0:
+		return g.failed(r, "copying %s from the host failed (exit code %d)", source, r.Status)
+	}
+	return nil
 }
 
 // throughShared calls f with a new directory of the shared one, as the host
@@ -233,7 +263,7 @@ func (g *Guest) throughShared(ctx context.Context, f func(host, guest string) er
 	guest := guestShared + "/" + filepath.Base(host)
 	if r, err := g.run(ctx, "test -d "+guest, DefaultTimeout); err != nil || r.Status != 0 {
 		if err == nil {
-			err = Errorf(g.Machine.Name(), "copying: the guest has neither tar nor the directory that it shares with the host, %s", guestShared)
+			err = &Error{Machine: g.Machine.Name(), Err: errNotShared}
 		}
 		return errors.Join(err, removeAll(host))
 	}
