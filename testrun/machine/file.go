@@ -225,12 +225,12 @@ const statusNotShared = 97
 
 // copyInThroughShared copies by way of the directory that the guest shares
 // with the host.
-func (g *Guest) copyInThroughShared(ctx context.Context, source, target string) error {
+func (g *Guest) copyInThroughShared(ctx context.Context, source, target string) (err error) {
 	host, err := os.MkdirTemp(g.Machine.Dirs().Shared, "copy-")
 	if err != nil {
 		return Errorf(g.Machine.Name(), "directory shared with the guest: %w", err)
 	}
-	defer removeAll(host)
+	defer func() { err = errors.Join(err, removeAll(host)) }()
 	base := filepath.Base(source)
 	if err := copyTree(ctx, source, filepath.Join(host, base)); err != nil {
 		return Errorf(g.Machine.Name(), "copying %s from the host: %w", source, err)

@@ -2,7 +2,6 @@ package shell
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,7 +9,6 @@ import (
 	"net"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 )
 
@@ -174,54 +172,6 @@ func (c *Conn) frame(ctx context.Context) (frame, error) {
 	}
 }
 
-// feed is the input of a command on its way.
-type feed struct {
-	done chan struct{} // closed when the guest has taken it
-	err  error         // of the reader; valid once done is closed
-}
-
-// feed starts to send a call's input, by the data port if the guest has it. The
-// guest takes all that it was promised, so zeros stand for what cannot be read,
-// or is not to be read because ctx has ended.
-func (c *Conn) feed(ctx context.Context, k call) *feed {
-	to := c.conn
-	if c.ready.port {
-		to = c.data
-	}
-	f := &feed{done: make(chan struct{})}
-	c.fed = f.done
-	c.wg.Go(func() {
-		defer close(f.done)
-		n, err := io.CopyN(to, contextReader{ctx, k.input}, k.inputBytes)
-		if errors.Is(err, io.EOF) {
-			err = fmt.Errorf("the input of a command has %d bytes instead of %d", n, k.inputBytes)
-		}
-		f.err = err
-		_, _ = io.CopyN(to, zeros{}, k.inputBytes-n) // fails only when the connection is closed
-	})
-	return f
-}
-
-// contextReader reads until ctx ends.
-type contextReader struct {
-	ctx context.Context
-	io.Reader
-}
-
-func (r contextReader) Read(p []byte) (int, error) {
-	if r.ctx.Err() != nil {
-		return 0, context.Cause(r.ctx)
-	}
-	return r.Reader.Read(p)
-}
-
-type zeros struct{}
-
-func (zeros) Read(p []byte) (int, error) {
-	clear(p)
-	return len(p), nil
-}
-
 // writeAll writes p; a guest that does not read cannot hold it up beyond ctx.
 func writeAll(ctx context.Context, conn net.Conn, p []byte) (int, error) {
 	fired := make(chan struct{})
@@ -252,115 +202,5 @@ func (c *Conn) send(ctx context.Context, s string) error {
 		return context.Cause(ctx)
 	default:
 		return fmt.Errorf("%w (%w)", ErrClosed, err)
-	}
-}
-
-// lineReader hands on lines of a console, and keeps those of the command that
-// runs.
-type lineReader struct {
-	conn net.Conn
-	emit func(string)
-	key  string
-
-	partial sync.Mutex
-	begun   []byte // a line that has not ended; guarded by partial
-
-	mu     sync.Mutex
-	kept   []byte
-	marked uint64        // number of the last mark
-	news   chan struct{} // closed and replaced at each mark
-}
-
-// maxKept bounds what is kept of a command's standard error: its end.
-const maxKept = 64 << 10
-
-func newLineReader(conn net.Conn, emit func(string), key string) *lineReader {
-	return &lineReader{conn: conn, emit: emit, key: key, news: make(chan struct{})}
-}
-
-func (l *lineReader) read() {
-	chunk := make([]byte, 16<<10)
-	for {
-		n, err := l.conn.Read(chunk)
-		l.take(chunk[:n])
-		if err != nil {
-			return
-		}
-	}
-}
-
-// take handles the lines that p completes.
-func (l *lineReader) take(p []byte) {
-	l.partial.Lock()
-	defer l.partial.Unlock()
-	for len(p) > 0 {
-		line, rest, ended := bytes.Cut(p, []byte{'\n'})
-		l.begun = append(l.begun, line...)
-		if ended || len(l.begun) > maxKept {
-			l.line(l.begun)
-			l.begun = l.begun[:0]
-		}
-		p = rest
-	}
-}
-
-func (l *lineReader) line(raw []byte) {
-	text := strings.TrimRight(strings.ToValidUTF8(string(raw), "\uFFFD"), "\r\n")
-	before, number, marked := strings.Cut(text, l.key)
-	if before != "" || !marked {
-		l.mu.Lock()
-		l.kept = append(append(l.kept, before...), '\n')
-		if over := len(l.kept) - maxKept; over > 0 {
-			l.kept = bytes.Clone(l.kept[over:])
-		}
-		l.mu.Unlock()
-		l.emit(before)
-	}
-	if n, err := strconv.ParseUint(number, 10, 64); marked && err == nil {
-		l.mu.Lock()
-		l.marked = n
-		close(l.news)
-		l.news = make(chan struct{})
-		l.mu.Unlock()
-	}
-}
-
-// forget drops what earlier commands have written. A line that they have not
-// ended ends here.
-func (l *lineReader) forget() {
-	l.partial.Lock()
-	if len(l.begun) > 0 {
-		l.line(l.begun)
-		l.begun = l.begun[:0]
-	}
-	l.partial.Unlock()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.kept = nil
-}
-
-// markLimit is how long a mark may take that the guest has written: QEMU drops
-// what a console's socket cannot take.
-const markLimit = time.Second
-
-// until returns what a command has written so far or, when it is to be marked,
-// waits for the mark and returns all that came before.
-func (l *lineReader) until(ctx context.Context, number uint64, mark bool) []byte {
-	late := time.NewTimer(markLimit)
-	defer late.Stop()
-	for {
-		l.mu.Lock()
-		kept, marked, news := l.kept, l.marked, l.news
-		l.mu.Unlock()
-		if marked >= number || !mark {
-			return bytes.Clone(kept)
-		}
-		select {
-		case <-news:
-		case <-late.C:
-			return bytes.Clone(kept)
-		case <-ctx.Done():
-			return bytes.Clone(kept)
-		}
 	}
 }
