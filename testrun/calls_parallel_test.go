@@ -55,7 +55,7 @@ func TestSucceedAll(t *testing.T) {
 		{`{"machines": null, "command": "x"}`,
 			"machine \"bad\": command `x` failed (exit code 4)\nmachine \"gone\": its QEMU has died\nmachine \"worse\": command `x` failed (exit code 5)", script.KindMachine},
 		{`{"machines": ["good", "nobody"], "command": "x"}`, `there is no machine named "nobody"`, script.KindMachine},
-		{`{"command": 1}`, "arguments of succeed_all: json: cannot unmarshal", script.KindMachine},
+		{`{"command": 1}`, "succeed_all(): argument command cannot be of type number", "type"},
 	} {
 		result, err := d.Call(t.Context(), script.Request{Method: "succeed_all", Args: json.RawMessage(tc.args)})
 		if err != nil {

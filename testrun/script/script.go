@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 
 	"vm-prebuild/testrun/event"
 )
@@ -126,7 +127,27 @@ func (r Request) Decode(dst any) error {
 		return nil
 	}
 	if err := json.Unmarshal(r.Args, dst); err != nil {
-		return fmt.Errorf("arguments of %s: %w", r.Method, err)
+		return &ArgumentError{Method: r.Method, Err: err}
 	}
 	return nil
 }
+
+// ArgumentError says that a script called a method with what it does not take.
+type ArgumentError struct {
+	Method string
+	Err    error
+}
+
+func (e *ArgumentError) Error() string {
+	var wrong *json.UnmarshalTypeError
+	if errors.As(e.Err, &wrong) {
+		what, _, _ := strings.Cut(wrong.Value, " ") // "number 1.5"
+		return fmt.Sprintf("%s(): argument %s cannot be of type %s", e.Method, strings.ToLower(wrong.Field), what)
+	}
+	return fmt.Sprintf("%s(): %v", e.Method, e.Err)
+}
+
+func (e *ArgumentError) Unwrap() error { return e.Err }
+
+// ScriptKind implements Kinder.
+func (e *ArgumentError) ScriptKind() string { return "type" }

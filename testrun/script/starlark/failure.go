@@ -38,6 +38,7 @@ func callError(err error) error {
 	case script.KindMachine:
 		name = "MachineError"
 	default:
+		kind = script.KindException
 	}
 	return &scriptError{name: name, kind: kind, err: err}
 }

@@ -275,6 +275,8 @@ def error_of(kind: str, message: str) -> Exception:
         return RequestedAssertionFailed(message)
     if kind == "machine":
         return MachineError(message)
+    if kind == "type":
+        return TypeError(message)
     return RuntimeError(message)
 
 
