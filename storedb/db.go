@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"path/filepath"
 	"time"
 
 	"github.com/mattn/go-sqlite3"
@@ -231,11 +232,19 @@ func (db *database) failed(op string, err error) error {
 		return &InputError{File: db.file, Reason: "not the database of a Nix store: " + err.Error(), Err: err}
 	case ok && e.Code == sqlite3.ErrFull:
 		err = unix.ENOSPC // of two things that SQLite says it may be
+	case ok && e.Code == sqlite3.ErrCantOpen && noSpace(filepath.Dir(db.file)):
+		err = unix.ENOSPC // SQLite tells what its last system call was told
 	case ok && e.Code == sqlite3.ErrCorrupt:
 		return &InputError{File: db.file, Reason: "corrupt: " + err.Error(), Err: err,
 			Hint: "see what 'sqlite3 " + db.file + " \"pragma integrity_check\"' says"}
 	}
 	return fmt.Errorf("%s store database %s: %w", op, db.file, err)
+}
+
+// noSpace reports whether no file can be made in a directory for want of space.
+func noSpace(dir string) bool {
+	var s unix.Statfs_t
+	return unix.Statfs(dir, &s) == nil && (s.Bavail == 0 || s.Files > 0 && s.Ffree == 0)
 }
 
 // validPaths returns the row ids of those of the infos, and of what they refer
