@@ -44,7 +44,8 @@ EOF
 
 with subtest("standard error is not output"):
     assert machine.succeed("echo out; echo err >&2") == "out\n"
-    assert machine.execute("echo both 2>&1 >&2") == (0, "")
+    assert machine.execute("echo both 2>&1 >&2") == (0, "both\n"), "both lead to standard output"
+    assert machine.execute("echo none >&2") == (0, "")
 
 with subtest("bash's options are those of nixpkgs"):
     machine.fail("false; true")
