@@ -44,7 +44,7 @@ type evalCmd struct {
 // Examples implements cli's interface.
 func (c *evalCmd) Examples() []cli.Example {
 	return []cli.Example{
-		{Text: "boot a start script and look around", Command: `nixos-test-run eval 'print(create_machine("./result/bin/run-web-vm").succeed("uname -a"))'`},
+		{Text: "boot a start script and look around", Command: `nixos-test-run eval 'print(create_machine("./result/bin/run-web-vm").succeed("uname -a"))' --vlans 1`},
 		{Text: "the machines of a test", Command: `nixos-test-run --config driver-configuration.json eval 'print(client.succeed("ip addr"))'`},
 	}
 }

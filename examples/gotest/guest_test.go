@@ -2,6 +2,7 @@ package gotest
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"os"
 	"os/exec"
@@ -134,13 +135,17 @@ func startScript(t *testing.T) string {
 		}
 		t.Skip(reason)
 	}
-	build := exec.CommandContext(t.Context(), "nix", "build", "--no-link", "--print-out-paths", attribute)
+	build := exec.CommandContext(t.Context(), "nix", append([]string{"build", "--no-link", "--json"}, strings.Fields(attribute)...)...)
 	build.Stderr = t.Output()
 	out, err := build.Output()
-	if err != nil {
-		t.Fatalf("building %s: %v", attribute, err)
+	var built []struct{ Outputs struct{ Out string } }
+	if err == nil {
+		err = json.Unmarshal(out, &built)
 	}
-	scripts, err := filepath.Glob(filepath.Join(strings.TrimSpace(string(out)), "bin", "run-*-vm"))
+	if err != nil || len(built) != 1 {
+		t.Fatalf("building %s: %d derivations, %v", attribute, len(built), err)
+	}
+	scripts, err := filepath.Glob(filepath.Join(built[0].Outputs.Out, "bin", "run-*-vm"))
 	if err != nil || len(scripts) != 1 {
 		t.Fatalf("%s has start scripts %q, want one (%v)", attribute, scripts, err)
 	}

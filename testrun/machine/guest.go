@@ -156,7 +156,11 @@ func (g *Guest) Succeed(ctx context.Context, commands []string, timeout time.Dur
 			all.Write(r.Stdout)
 			if r.Status != 0 {
 				g.Bus.Say(g.Machine.Name(), "output: "+Text(r.Stdout))
-				return g.failed(r, "command `%s` failed (exit code %d)", command, r.Status)
+				what := fmt.Sprintf("command `%s` failed (exit code %d)", command, r.Status)
+				if r.Status == statusTimeout && timeout > 0 {
+					what += fmt.Sprintf("\nit was given %s seconds", PythonSeconds(timeout))
+				}
+				return g.failed(r, "%s", what)
 			}
 			return nil
 		})

@@ -333,3 +333,12 @@ func FuzzQuote(f *testing.F) {
 		}
 	})
 }
+
+// What a wait's last attempt came to is part of the error.
+func TestWaitTellsOfItsLastAttempt(t *testing.T) {
+	g, _, _ := newGuest(t)
+	_, err := g.WaitUntilSucceeds(t.Context(), "exit 4", 100*time.Millisecond)
+	wantAssertion(t, err, "\nthe last attempt of `exit 4` on fake ended with exit code 4")
+	_, err = g.Succeed(t.Context(), []string{"sleep 60"}, 100*time.Millisecond)
+	wantAssertion(t, err, "failed (exit code 124)\nit was given 0.1 seconds")
+}

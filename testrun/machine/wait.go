@@ -23,6 +23,7 @@ const (
 type wait struct {
 	command string
 	fail    bool // wait for it to fail instead
+	tell    bool // tell what the last attempt came to
 	timeout time.Duration
 }
 
@@ -33,11 +34,13 @@ func (g *Guest) await(ctx context.Context, w wait) (string, error) {
 		return "", err
 	}
 	start := time.Now()
+	var last Result // of an attempt
+	late := func() error { return g.timedOut(start, w, last) }
 	for first := true; ; first = false {
 		left := w.timeout - time.Since(start)
 		if left <= 0 {
 			if !first {
-				return "", timedOut(start, w.timeout)
+				return "", late()
 			}
 			left = time.Second // a time-out of 0 still means one look
 		}
@@ -57,10 +60,13 @@ func (g *Guest) await(ctx context.Context, w wait) (string, error) {
 			limit = min(limit, g.Attempt)
 		}
 		r, done, err := repeat(ctx, sh, w.command, w.fail, limit, min(duration, left))
-		var late interface{ Timeout() bool }
+		if err == nil {
+			last = r
+		}
+		var silent interface{ Timeout() bool }
 		switch {
-		case errors.As(err, &late) && late.Timeout() && ctx.Err() == nil && g.ailment() == "":
-			return "", timedOut(start, w.timeout) // the guest is too slow to say so itself
+		case errors.As(err, &silent) && silent.Timeout() && ctx.Err() == nil && g.ailment() == "":
+			return "", late() // the guest is too slow to say so itself
 		case err != nil:
 			return "", g.explain(ctx, err)
 		case done:
@@ -91,6 +97,10 @@ func repeat(ctx context.Context, sh Shell, command string, fail bool, limit, dur
 	}
 }
 
+// statusTimeout is the exit status of a command that took too long, as of
+// coreutils' timeout.
+const statusTimeout = 124
+
 // statusAgain is how a poll says that the awaited is not there.
 const statusAgain = 75 // EX_TEMPFAIL of sysexits.h
 
@@ -98,6 +108,18 @@ const statusAgain = 75 // EX_TEMPFAIL of sysexits.h
 // returns what it wrote. Code that falls through is repeated.
 func (g *Guest) poll(ctx context.Context, timeout time.Duration, code string) (string, error) {
 	return g.await(ctx, wait{command: fmt.Sprintf("%s\nexit %d", code, statusAgain), timeout: timeout})
+}
+
+// timedOut is the error of a wait whose time is over. What its last attempt came
+// to follows the sentence of nixpkgs' driver.
+func (g *Guest) timedOut(start time.Time, w wait, last Result) error {
+	err := timedOut(start, w.timeout)
+	var a *AssertionError
+	if w.tell && last.Status != 0 && errors.As(err, &a) {
+		details := fmt.Sprintf("\nthe last attempt of `%s` on %s ended with exit code %d", w.command, g.Machine.Name(), last.Status)
+		return g.failed(last, "%s", a.Message+details)
+	}
+	return err
 }
 
 func timedOut(start time.Time, timeout time.Duration) error {
@@ -117,7 +139,7 @@ func PythonSeconds(d time.Duration) string {
 // the output of that run.
 func (g *Guest) WaitUntilSucceeds(ctx context.Context, command string, timeout time.Duration) (output string, err error) {
 	err = g.nested("waiting for success: "+command, func() error {
-		output, err = g.await(ctx, wait{command: command, timeout: timeout})
+		output, err = g.await(ctx, wait{command: command, tell: true, timeout: timeout})
 		return err
 	})
 	return output, err

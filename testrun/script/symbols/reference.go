@@ -145,7 +145,7 @@ const introduction = `# What test scripts can call
 Test scripts are Python, as in nixpkgs, or Starlark, which needs no Python: files whose names end in ` + "`.star`" + `, or
 ` + "`--language starlark`" + `. Go programs use package ` + "`testrun`" + `, as ` + "`examples/gotest`" + ` shows.
 
-A duration is a number of seconds or, in Python, a ` + "`datetime.timedelta`" + `, in Starlark a ` + "`time.duration`" + ` such as ` + "`5 * time.minute`" + `.
+A duration is, in Python, a ` + "`datetime.timedelta`" + ` or a number of seconds (of which nixpkgs' newest driver warns, and so do we), in Starlark a ` + "`time.duration`" + ` such as ` + "`5 * time.minute`" + `.
 Types are those of Python. What an expectation that is not met raises is a ` + "`RequestedAssertionFailed`" + `; a machine that cannot do
 what it was asked, a ` + "`MachineError`" + `.
 
