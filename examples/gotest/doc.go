@@ -8,8 +8,8 @@
 //
 //	NIXOS_TEST_FLAKE=.#checks.x86_64-linux.my-test.nodes.machine.system.build.vm go test ./examples/gotest
 //
-// (what else nix build is to be told may follow the attribute), or name its
-// start script:
+// (what else nix build is to be told may follow the attribute; relative paths are
+// those of this directory), or name its start script:
 //
 //	NIXOS_TEST_START_SCRIPT=/nix/store/…-nixos-vm/bin/run-machine-vm go test ./examples/gotest
 //
