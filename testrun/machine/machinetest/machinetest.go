@@ -279,8 +279,10 @@ func console(t *testing.T, g *machine.Guest) {
 
 func terminals(t *testing.T, g *machine.Guest) {
 	ctx := t.Context()
-	if r, err := g.Execute(ctx, "test -e /dev/vcs1", patience, true); err != nil || r.Status != 0 {
-		t.Skipf("the guest has no virtual terminals (%v)", err)
+	r, err := g.Execute(ctx, "test -e /dev/vcs1", patience, true)
+	must(t, err)
+	if r.Status != 0 {
+		t.Skip("the guest has no virtual terminals")
 	}
 	const clear = `printf '\033[H\033[2J' >/dev/tty1`
 	succeed(t, g, clear+"; echo first line >/dev/tty1; printf 'login: \\333' >/dev/tty1")
