@@ -3,7 +3,6 @@ package e2e
 import (
 	"bytes"
 	"crypto/sha256"
-	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -259,7 +258,8 @@ func TestTransferKilled(t *testing.T) {
 			kills, partial := times(4, 200), 0
 			for n := range kills {
 				after := time.Duration(rand.Float64() * 1.1 * float64(whole))
-				t.Run(fmt.Sprintf("%d after %v", n, after), func(t *testing.T) {
+				t.Run(strconv.Itoa(n), func(t *testing.T) {
+					t.Logf("killed after %v", after)
 					dest := tr.newDest(t)
 					cmd := tr.command(t, dest)
 					if err := cmd.Start(); err != nil {

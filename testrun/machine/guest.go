@@ -99,21 +99,25 @@ func (g *Guest) ailment() string {
 // maxStderr is how many lines of standard error an error carries.
 const maxStderr = 20
 
-// failed is the error of a command that did not end as it should. What its
-// standard error and QEMU say follows the sentence of nixpkgs' driver.
+// failed is the error of a command that did not end as it should, with a note
+// of what is known of it.
 func (g *Guest) failed(r Result, format string, args ...any) error {
-	message := fmt.Sprintf(format, args...)
+	return &AssertionError{Message: fmt.Sprintf(format, args...), Note: g.note(r)}
+}
+
+// note adds what the standard error of a command and QEMU say to known lines.
+func (g *Guest) note(r Result, lines ...string) string {
 	if stderr := strings.TrimSpace(Text(r.Stderr)); stderr != "" {
-		lines := strings.Split(stderr, "\n")
-		message += "\nstandard error:"
-		for _, l := range lines[max(0, len(lines)-maxStderr):] {
-			message += "\n  " + l
+		lines = append(lines, "standard error:")
+		said := strings.Split(stderr, "\n")
+		for _, l := range said[max(0, len(said)-maxStderr):] {
+			lines = append(lines, "  "+l)
 		}
 	}
 	if ailment := g.ailment(); ailment != "" {
-		message += "\n" + ailment
+		lines = append(lines, ailment)
 	}
-	return assertionf("%s", message)
+	return strings.Join(lines, "\n")
 }
 
 // explain makes an error of the shell one of the machine, with its console.
@@ -156,11 +160,14 @@ func (g *Guest) Succeed(ctx context.Context, commands []string, timeout time.Dur
 			all.Write(r.Stdout)
 			if r.Status != 0 {
 				g.Bus.Say(g.Machine.Name(), "output: "+Text(r.Stdout))
-				what := fmt.Sprintf("command `%s` failed (exit code %d)", command, r.Status)
+				var limit []string
 				if r.Status == statusTimeout && timeout > 0 {
-					what += fmt.Sprintf("\nit was given %s seconds", PythonSeconds(timeout))
+					limit = append(limit, fmt.Sprintf("it was given %s seconds", PythonSeconds(timeout)))
 				}
-				return g.failed(r, "%s", what)
+				return &AssertionError{
+					Message: fmt.Sprintf("command `%s` failed (exit code %d)", command, r.Status),
+					Note:    g.note(r, limit...),
+				}
 			}
 			return nil
 		})

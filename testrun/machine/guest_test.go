@@ -133,7 +133,7 @@ func newGuest(t *testing.T) (*machine.Guest, *fake, *recorder) {
 func wantAssertion(t *testing.T, err error, text string) {
 	t.Helper()
 	var a *machine.AssertionError
-	if !errors.As(err, &a) || !strings.Contains(a.Message, text) {
+	if !errors.As(err, &a) || !strings.Contains(a.Error(), text) {
 		t.Errorf("error %v, want an assertion with %q", err, text)
 	}
 }

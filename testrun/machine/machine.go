@@ -177,13 +177,21 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Err }
 
-// AssertionError says that an expectation of the script was not met. Its text
-// is the one that nixpkgs' driver gives.
+// AssertionError says that an expectation of the script was not met.
 type AssertionError struct {
-	Message string
+	Message string // as of nixpkgs' driver, so that scripts can compare it
+	Note    string // what else is known, "" for nothing
 }
 
-func (e *AssertionError) Error() string { return e.Message }
+func (e *AssertionError) Error() string {
+	if e.Note == "" {
+		return e.Message
+	}
+	return e.Message + "\n" + e.Note
+}
+
+// Parts implements script.Noted.
+func (e *AssertionError) Parts() (message, note string) { return e.Message, e.Note }
 
 // ScriptKind implements script.Kinder.
 func (e *AssertionError) ScriptKind() string { return "assertion" }

@@ -110,20 +110,18 @@ func (g *Guest) poll(ctx context.Context, timeout time.Duration, code string) (s
 	return g.await(ctx, wait{command: fmt.Sprintf("%s\nexit %d", code, statusAgain), timeout: timeout})
 }
 
-// timedOut is the error of a wait whose time is over. What its last attempt came
-// to follows the sentence of nixpkgs' driver.
+// timedOut is the error of a wait whose time is over, with a note of what its
+// last attempt came to.
 func (g *Guest) timedOut(start time.Time, w wait, last Result) error {
 	err := timedOut(start, w.timeout)
-	var a *AssertionError
-	if w.tell && last.Status != 0 && errors.As(err, &a) {
-		details := fmt.Sprintf("\nthe last attempt of `%s` on %s ended with exit code %d", w.command, g.Machine.Name(), last.Status)
-		return g.failed(last, "%s", a.Message+details)
+	if w.tell && last.Status != 0 {
+		err.Note = g.note(last, fmt.Sprintf("the last attempt of `%s` on %s ended with exit code %d", w.command, g.Machine.Name(), last.Status))
 	}
 	return err
 }
 
-func timedOut(start time.Time, timeout time.Duration) error {
-	return assertionf("action timed out after %.2f seconds (timeout=%s)", time.Since(start).Seconds(), PythonSeconds(timeout))
+func timedOut(start time.Time, timeout time.Duration) *AssertionError {
+	return &AssertionError{Message: fmt.Sprintf("action timed out after %.2f seconds (timeout=%s)", time.Since(start).Seconds(), PythonSeconds(timeout))}
 }
 
 // PythonSeconds prints d as Python prints a float of seconds: 900.0, 0.25.

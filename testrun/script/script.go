@@ -121,6 +121,10 @@ func KindOf(err error) Kind {
 	return KindMachine
 }
 
+// Noted is implemented by errors whose message scripts may compare, and which
+// know more than it says. Their Error gives both.
+type Noted interface{ Parts() (message, note string) }
+
 // Decode reads the arguments of r into dst.
 func (r Request) Decode(dst any) error {
 	if len(r.Args) == 0 {

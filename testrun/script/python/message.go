@@ -135,6 +135,7 @@ type reply struct {
 type replyError struct {
 	Kind    script.Kind `json:"kind"`
 	Message string      `json:"message"`
+	Note    string      `json:"note,omitempty"`
 }
 
 // encodeReply returns the line that answers a call.
@@ -145,8 +146,11 @@ func encodeReply(id uint64, result any, err error) []byte {
 			return line
 		}
 	}
-	// Two strings cannot fail to encode.
-	line, _ := encodeLine(reply{ID: id, Error: &replyError{Kind: script.KindOf(err), Message: err.Error()}})
+	e := &replyError{Kind: script.KindOf(err), Message: err.Error()}
+	if noted, ok := err.(script.Noted); ok { // itself: what wraps it has a message of its own
+		e.Message, e.Note = noted.Parts()
+	}
+	line, _ := encodeLine(reply{ID: id, Error: e}) // strings cannot fail to encode
 	return line
 }
 

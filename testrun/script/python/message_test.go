@@ -1,8 +1,12 @@
 package python
 
 import (
+	"errors"
+	"fmt"
 	"strings"
 	"testing"
+
+	"vm-prebuild/testrun/machine"
 )
 
 func TestDecodeMessage(t *testing.T) {
@@ -35,6 +39,23 @@ func TestDecodeMessage(t *testing.T) {
 			t.Errorf("%s: %v", tc.line, err)
 		case tc.wantErr != "" && (err == nil || !strings.Contains(err.Error(), tc.wantErr)):
 			t.Errorf("%s: got error %v, want %q in it", tc.line, err, tc.wantErr)
+		}
+	}
+}
+
+// What scripts may compare and what else is known cross apart.
+func TestEncodeErrors(t *testing.T) {
+	noted := &machine.AssertionError{Message: "m", Note: "n"}
+	for _, tc := range []struct {
+		err  error
+		want string
+	}{
+		{errors.New("e"), `{"id":7,"error":{"kind":"machine","message":"e"}}`},
+		{noted, `{"id":7,"error":{"kind":"assertion","message":"m","note":"n"}}`},
+		{fmt.Errorf("a: %w", noted), `{"id":7,"error":{"kind":"assertion","message":"a: m\nn"}}`},
+	} {
+		if got := string(encodeReply(7, nil, tc.err)); got != tc.want+"\n" {
+			t.Errorf("%v: got %s, want %s", tc.err, got, tc.want)
 		}
 	}
 }

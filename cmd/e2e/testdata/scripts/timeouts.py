@@ -16,6 +16,7 @@ def timed_out(f):
     except Exception as e:
         assert re.fullmatch(r"action timed out after \d+(\.\d+)? seconds \(timeout=[\d.]+\)", str(e)), e
         assert type(e).__name__ == "RequestedAssertionFailed", type(e)
+        return e
     else:
         raise AssertionError("it did not time out")
 
@@ -40,7 +41,8 @@ with subtest("waits"):
     machine.execute("serve 8000 /tmp >/dev/null 2>&1 &")
     machine.wait_for_open_port(8000, timeout=60)
     timed_out(lambda: machine.wait_for_file("/tmp/missing", timeout=1))
-    timed_out(lambda: machine.wait_until_succeeds("false", timeout=1))
+    error = timed_out(lambda: machine.wait_until_succeeds("exit 4", timeout=1))
+    assert error.__notes__ == ["the last attempt of `exit 4` on machine ended with exit code 4"], error.__notes__
     timed_out(lambda: machine.wait_until_fails("true", 1))
     timed_out(lambda: machine.wait_for_open_port(8001, timeout=1))
     timed_out(lambda: machine.wait_for_closed_port(8000, timeout=1))

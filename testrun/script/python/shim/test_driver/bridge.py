@@ -270,7 +270,13 @@ def encode(message: dict[str, Any]) -> bytes:
     return encoder.encode(message).encode("ascii") + b"\n"
 
 
-def error_of(kind: str, message: str) -> Exception:
+def error_of(kind: str, message: str, note: str = "") -> Exception:
+    if note:
+        error = error_of(kind, message)
+        if not hasattr(error, "add_note"):  # before Python 3.11
+            return error_of(kind, f"{message}\n{note}")
+        error.add_note(note)
+        return error
     if kind == "assertion":
         return RequestedAssertionFailed(message)
     if kind == "machine":

@@ -58,7 +58,9 @@ def account(error: BaseException) -> dict[str, Any]:
                 where = f"line {frame.lineno}, in {frame.name}"
                 lines.append(f'  File "<string>", {where}')
                 lines.append(f"    {frame.line}")
-        lines += ["", *message.rstrip("\n").split("\n")]
+        lines.append("")
+        for part in [message, *getattr(error, "__notes__", [])]:
+            lines += str(part).rstrip("\n").split("\n")
         return failed("assertion", text, lines, line)
     lines = traceback_of(error)
     if isinstance(error, MachineError):
