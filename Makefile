@@ -79,7 +79,7 @@ soak: test
 	done
 	$(GO) test -race -count=20 -timeout 30m -run 'Kill|SIG|Stuck|GivenUp' \
 	  ./testrun/reaper ./testrun/suite ./testrun/qemu ./testrun/shell
-	VM_PREBUILD_SOAK=1 $(GO) test -count=1 -timeout 60m -v -run 'Kill' ./storedb
+	VM_PREBUILD_SOAK=1 $(GO) test -count=1 -timeout 60m -v -run 'Kill|ManyCommands' ./storedb ./testrun/shell
 	. nix/offline/env.sh && export VM_PREBUILD_SOAK=1 && \
 	  VM_PREBUILD_BIN=$(abspath $(BIN)) VM_PREBUILD_MANIFEST=$(abspath $(CACHE))/prebuilt/manifest.json \
 	  $(GO) test -count=1 -timeout 180m -v -run 'Kill|Chaos' ./cmd/e2e && \

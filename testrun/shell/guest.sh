@@ -46,6 +46,10 @@ done
 # A pause of bash's own. Nobody ever writes to the pipe.
 _vmt_sleep() { read -r -t "$1" <> <(:); }
 
+# Bash forgets how a process substitution ended that ends before it is noted
+# down, so each waits for a line from here.
+exec 6<> <(:)
+
 # Hundredths of a second since boot: the clock that tests do not set.
 _vmt_now() {
 	local IFS=' '
@@ -99,6 +103,8 @@ _vmt_run() {
 	exec 7< <(
 		# A process of its own. This is no function because bash 5.2 complains
 		# when "set -e" ends an eval in a function of a subshell.
+		read -r -n 1 -u 6
+		exec 6<&-
 		trap - INT QUIT # which bash ignores in the background
 		_vmt_c=$5
 		if [[ $4 != - ]]; then
@@ -123,6 +129,7 @@ _vmt_run() {
 		eval "$_vmt_c"
 	)
 	local p=$! end= w= r LC_ALL=C IFS=
+	echo >&6
 	_vmt_x= _vmt_o= _vmt_n=0 _vmt_how=-
 	if [[ $2 != - ]]; then
 		_vmt_now
@@ -162,8 +169,14 @@ _vmt_run() {
 		fi
 	fi
 	exec 7<&-
-	wait $p
+	# For a child that ends while "wait" looks for it, its status is -1 (bash 5.2)
+	# or 127 (5.3). Once more, and it finds what has been reaped.
+	wait $p 2>/dev/null
 	_vmt_s=$?
+	if ((_vmt_s < 0 || _vmt_s == 127)); then
+		wait $p 2>/dev/null
+		_vmt_s=$?
+	fi
 	if [[ $w ]]; then
 		kill $w 2>/dev/null
 		wait $w

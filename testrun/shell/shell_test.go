@@ -132,6 +132,23 @@ func TestRun(t *testing.T) {
 	}
 }
 
+// bash's "wait" may miss a child that ends while it looks, once in ten thousand
+// commands on a terminal.
+func TestManyCommands(t *testing.T) {
+	n := 2000
+	if os.Getenv("VM_PREBUILD_SOAK") != "" {
+		n = 100_000
+	}
+	g := connected(t)
+	for i := range n {
+		want := []int{0, 7, 127}[i%3]
+		status, _, err := g.run(t.Context(), fmt.Sprintf("exit %d", want), time.Minute)
+		if err != nil || status != want {
+			t.Fatalf("command %d: status %d, want %d; error %v", i, status, want, err)
+		}
+	}
+}
+
 func TestCommandsDoNotMix(t *testing.T) {
 	g := connected(t)
 	var wg sync.WaitGroup
@@ -302,6 +319,7 @@ func TestMalformedAnswers(t *testing.T) {
 	for answer, want := range map[string]string{
 		"vmt-out 1 0 0\n!!!\n":                         "malformed base64",
 		"vmt-end 2 0 0 -\n":                            "answered command 2",
+		"vmt-end 1 -1 0 -\n":                           `the malformed line "vmt-end 1 -1 0 -"`,
 		"vmt-out 1 0 0\n" + strings.Repeat("x", 2<<20): "a line of more than",
 	} {
 		host, peer := net.Pipe()

@@ -48,7 +48,10 @@ type frame struct {
 	stderr, port bool // what the guest has found, when it is ready
 }
 
-var errLineTooLong = fmt.Errorf("the guest's shell sent a line of more than %d bytes", maxLine)
+// protocolError is what the guest has sent although it never should.
+type protocolError struct{ sent string }
+
+func (e *protocolError) Error() string { return "the guest's shell sent " + e.sent }
 
 // readFrame reads one frame.
 func readFrame(r *bufio.Reader) (frame, error) {
@@ -56,9 +59,9 @@ func readFrame(r *bufio.Reader) (frame, error) {
 	if err != nil {
 		return frame{}, err
 	}
-	f, length, ok := parseFrame(line)
-	if !ok {
-		return frame{kind: frameLine, text: line}, nil
+	f, length, err := parseFrame(line)
+	if err != nil || f.kind == frameLine {
+		return f, err
 	}
 	nul := f.kind == frameOut && f.how == "1"
 	f.raw = make([]byte, length, length+1)
@@ -73,22 +76,24 @@ func readFrame(r *bufio.Reader) (frame, error) {
 
 // parseFrame parses the line of a frame and returns how many raw bytes follow.
 // What others have written to the guest's console without a line end may stand
-// before it.
-func parseFrame(line string) (f frame, length int, ok bool) {
+// before it. What is a frame but for its numbers is an error: whoever waits for
+// it would wait for nothing.
+func parseFrame(line string) (f frame, length int, err error) {
+	notOurs := frame{kind: frameLine, text: line}
 	at := strings.LastIndex(line, "vmt-")
 	if at < 0 {
-		return frame{}, 0, false
+		return notOurs, 0, nil
 	}
 	words := strings.Split(line[at:], " ")
 	switch {
 	case words[0] == "vmt-ready" && len(words) == 3:
-		return frame{kind: frameReady, stderr: words[1] == "1", port: words[2] == "1"}, 0, true
+		return frame{kind: frameReady, stderr: words[1] == "1", port: words[2] == "1"}, 0, nil
 	case words[0] == "vmt-out" && len(words) == 4:
 		f.kind, f.how = frameOut, words[3]
 	case words[0] == "vmt-end" && len(words) == 5:
 		f.kind, f.how = frameEnd, words[4]
 	default:
-		return frame{}, 0, false
+		return notOurs, 0, nil
 	}
 	var errs [3]error
 	f.number, errs[0] = strconv.ParseUint(words[1], 10, 64)
@@ -97,9 +102,9 @@ func parseFrame(line string) (f frame, length int, ok bool) {
 	}
 	length, errs[2] = strconv.Atoi(words[len(words)-2])
 	if errors.Join(errs[:]...) != nil || length < 0 || length > maxRaw || f.status < 0 || f.status > 255 {
-		return frame{}, 0, false
+		return frame{}, 0, &protocolError{fmt.Sprintf("the malformed line %.200q", line[at:])}
 	}
-	return f, length, true
+	return f, length, nil
 }
 
 func readLine(r *bufio.Reader) (string, error) {
@@ -113,7 +118,7 @@ func readLine(r *bufio.Reader) (string, error) {
 		case !errors.Is(err, bufio.ErrBufferFull):
 			return "", err
 		case len(line) > maxLine:
-			return "", errLineTooLong
+			return "", &protocolError{fmt.Sprintf("a line of more than %d bytes", maxLine)}
 		}
 	}
 }
@@ -126,8 +131,8 @@ func (c *Conn) readFrames() {
 		f, err := readFrame(r)
 		if err != nil {
 			c.err = ErrClosed
-			if errors.Is(err, errLineTooLong) {
-				c.err = err
+			if p, ok := errors.AsType[*protocolError](err); ok {
+				c.err = p
 				c.conn.Close()
 			}
 			return
