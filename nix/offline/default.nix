@@ -1,18 +1,27 @@
 # The package set: nixpkgs' names on top of Debian's programs.
-{ }:
+{
+  # Changes to it, as nixpkgs takes them: the first sees the set as it is here, and
+  # each the result of all as `final`.
+  overlays ? [ ],
+}:
 let
   lib = import ./lib;
   stdenv = import ./stdenv { inherit lib; };
-  pkgs =
+  packages =
+    pkgs:
     {
       inherit lib stdenv pkgs;
       inherit (stdenv) system;
       stdenvNoCC = stdenv;
       callPackage = lib.callPackageWith pkgs;
+      # nixpkgs' ways to a changed package set.
+      appendOverlays = more: import ./. { overlays = overlays ++ more; };
+      extend = overlay: pkgs.appendOverlays [ overlay ];
     }
     // import ./pkgs/debian.nix { inherit lib stdenv; }
     // import ./pkgs/build-support.nix { inherit lib stdenv pkgs; }
     // import ./pkgs/go.nix { inherit lib stdenv; }
     // import ./testing { inherit lib pkgs; };
+  pkgs = builtins.foldl' (set: overlay: lib.extends overlay set) packages overlays pkgs;
 in
 pkgs
