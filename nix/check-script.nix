@@ -39,6 +39,14 @@ let
   );
   vlanNames = map (n: "vlan${toString n}") vlans;
 
+  symbols = machines ++ vlanNames;
+  # They are imported: ty does not take a variable that is only declared for one.
+  symbolTypes = hostPkgs.writeText "test_script_symbols.pyi" (
+    "from test_driver.machine import QemuMachine\nfrom test_driver.vlan import VLan\n"
+    + lib.concatMapStrings (name: "${name}: QemuMachine\n") machines
+    + lib.concatMapStrings (name: "${name}: VLan\n") vlanNames
+  );
+
   isNew = options ? driverConfigurationFile;
   typeChecker = if isNew && hostPkgs ? ty then "ty" else if hostPkgs ? mypy then "mypy" else null;
   linter =
@@ -71,7 +79,6 @@ let
     ty = lenient "ty" "${hostPkgs.ty}/bin/ty check --color never --extra-search-path stubs --python ${python} withTypes.py";
   };
 
-  symbols = machines ++ vlanNames;
   lint = {
     pyflakes = ''
       PYFLAKES_BUILTINS=${lib.concatStringsSep "," symbols},$(cat driver-symbols) \
@@ -88,23 +95,18 @@ in
   ${python}/bin/python3 -c 'import ast, sys; ast.parse(open(sys.argv[1], encoding="utf-8").read(), "test-script")' $out/test-script
 ''
 + lib.optionalString (!config.skipTypeCheck && typeChecker != null) ''
-  echo "Type check of the test script with ${toString typeChecker} (skipTypeCheck = true leaves it out)"
+  echo "Type check of the test script with ${typeChecker} (skipTypeCheck = true leaves it out)"
   mkdir stubs
   ${tools}/bin/nixos-test-run stubs stubs
-  {
-      echo 'from test_driver.machine import QemuMachine'
-      echo 'from test_driver.vlan import VLan'
-      ${lib.concatMapStrings (name: "echo '${name}: QemuMachine'\n") machines}
-      ${lib.concatMapStrings (name: "echo '${name}: VLan'\n") vlanNames}
-  } >stubs/test_script_symbols.pyi
-  cp stubs/test-script-prepend.py withTypes.py
-  ${lib.concatMapStrings (name: "echo 'from test_script_symbols import ${name}' >>withTypes.py\n") symbols}
+  cp ${symbolTypes} stubs/test_script_symbols.pyi
+  cat stubs/test-script-prepend.py >withTypes.py
+  ${lib.optionalString (symbols != [ ]) "echo 'from test_script_symbols import ${lib.concatStringsSep ", " symbols}' >>withTypes.py"}
   before=$(wc -l <withTypes.py)
   cat $out/test-script >>withTypes.py
   ${typeCheck.${typeChecker}}
 ''
 + lib.optionalString (!config.skipLint && linter != null) ''
-  echo "Lint of the test script with ${toString linter} (skipLint = true leaves it out)"
+  echo "Lint of the test script with ${linter} (skipLint = true leaves it out)"
   ${tools}/bin/generate-driver-symbols
   ${lint.${linter}}
 ''

@@ -70,10 +70,10 @@ else
           --prefix PATH : ${lib.escapeShellArg runtimePath}
       ''
       + lib.optionalString (python3 != null) ''
-        # nixpkgs' type check of scripts imports test_driver; Python's setup hook,
-        # which this propagates, shows it to the type checker.
+        # nixpkgs' type check of scripts imports test_driver and the test's packages;
+        # Python's setup hook, which this propagates, shows them to the type checker.
         mkdir -p $out/nix-support stubs
-        echo ${python3} >$out/nix-support/propagated-build-inputs
+        echo ${toString ([ python3 ] ++ extraPythonPackages python3.pkgs)} >$out/nix-support/propagated-build-inputs
         ${vm-prebuild}/bin/nixos-test-run stubs stubs
         mkdir -p $out/${python3.sitePackages}
         cp -r stubs/test_driver $out/${python3.sitePackages}/

@@ -80,7 +80,22 @@ rec {
   bashInteractive = links "bash" [ "bash" ];
   # Debian's Python and those of its own packages that nix/ calls by name. Others
   # that a test brings are derivations with their modules in sitePackages.
-  python3 = links "python3" [ "python3" ] // {
+  # Its setup hook has builders find the modules of their inputs, as nixpkgs' does.
+  python3 = stdenv.mkDerivation {
+    name = "debian-python3";
+    preferLocalBuild = true;
+    buildCommand = ''
+      mkdir -p $out/bin $out/nix-support
+      ln -s /usr/bin/python3 $out/bin/
+      cat >$out/nix-support/setup-hook <<'HOOK'
+      addPythonPath() {
+          if [ -d "$1/${python3.sitePackages}" ]; then export PYTHONPATH=''${PYTHONPATH:+$PYTHONPATH:}$1/${python3.sitePackages}; fi
+      }
+      addEnvHooks "" addPythonPath
+      HOOK
+    '';
+    meta.mainProgram = "python3";
+  } // {
     sitePackages = "lib/python3.11/site-packages";
     pkgs = python3Packages;
     withPackages =
