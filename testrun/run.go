@@ -21,6 +21,7 @@ type Options struct {
 	Log         io.Writer   // the terminal's log; nil for none
 	LogLevel    event.Level // of messages in Log
 	Colours     bool        // in Log
+	HideSerial  bool        // Log has no consoles until the script calls serial_stdout_on()
 
 	// Reports beside the log; none where empty. Relative names are below OutDir,
 	// but for XMLLog, which is relative to the working directory.
