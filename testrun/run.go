@@ -21,6 +21,7 @@ type Options struct {
 	Log         io.Writer   // the terminal's log; nil for none
 	LogLevel    event.Level // of messages in Log
 	Colours     bool        // in Log
+	HideSerial  bool        // Log has no consoles until the script calls serial_stdout_on()
 
 	// Reports beside the log; none where empty. Relative names are below OutDir,
 	// but for XMLLog, which is relative to the working directory.
@@ -76,7 +77,7 @@ func Run(ctx context.Context, cfg Config, o Options) (err error) {
 		t.finish(nil)
 		return nil
 	}
-	result := judge(err)
+	result := judge(err, cfg.ScriptPath)
 	t.finish(result)
 	return result
 }
@@ -130,8 +131,10 @@ func (d *driver) host() (script.Host, func()) {
 	return host, func() { d.reaper.Kill(interpreter) }
 }
 
-// judge finds the exit code that belongs to what ended a test.
-func judge(err error) *RunError {
+// judge finds the exit code that belongs to what ended a test, and says where in
+// its script that was: to tracebacks, as nixpkgs' driver has them, every script is
+// "<string>".
+func judge(err error, path string) *RunError {
 	var failure *script.Failure
 	switch {
 	case errors.Is(err, ErrGlobalTimeout):
@@ -147,7 +150,11 @@ func judge(err error) *RunError {
 			code = failure.ExitCode
 		case script.KindAssertion, script.KindException:
 		}
-		return &RunError{Err: fmt.Errorf("test failed: %w", err), code: code}
+		where := ""
+		if failure.Line > 0 {
+			where = fmt.Sprintf(" at %s:%d", path, failure.Line)
+		}
+		return &RunError{Err: fmt.Errorf("test failed%s: %w", where, err), code: code}
 	}
 	return &RunError{Err: err, code: 3}
 }

@@ -59,7 +59,7 @@ func open(ctx context.Context, cfg Config, o Options) (*Test, error) {
 		o.Log = io.Discard
 	}
 	w := watch{serial: new(atomic.Bool), blocks: new(openBlocks), streamOutput: o.LogLevel == event.Debug}
-	w.serial.Store(true)
+	w.serial.Store(!o.HideSerial)
 	sinks, page, err := openSinks(cfg, o, w.serial.Load)
 	if err != nil {
 		return nil, err

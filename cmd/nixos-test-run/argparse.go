@@ -37,15 +37,20 @@ type option struct {
 // argparse rewrites arguments in the style of Python's argparse, which nixpkgs'
 // wrappers and their users are used to, to kong's: flags may be shortened, and
 // those that are [words] get one value each, in which every word ends in NUL.
+// Numbers end where the name of a command follows: "--vlans 1 2 eval CODE".
 func argparse(model *kong.Application, args []string) ([]string, error) {
 	options := longOptions(model)
 	var out []string
-	list := -1 // index in out of the words flag that takes what follows
+	list := -1       // index in out of the words flag that takes what follows
+	numbers := false // are what that flag takes
 	for i, arg := range args {
 		if arg == "--" {
 			return append(out, args[i:]...), nil
 		}
 		if !strings.HasPrefix(arg, "-") || arg == "-" {
+			if numbers && isCommand(model, arg) {
+				list, numbers = -1, false
+			}
 			if list >= 0 {
 				out[list] += arg + "\x00"
 			} else {
@@ -53,7 +58,7 @@ func argparse(model *kong.Application, args []string) ([]string, error) {
 			}
 			continue
 		}
-		list = -1
+		list, numbers = -1, false
 		name, isLong := strings.CutPrefix(arg, "--")
 		if !isLong {
 			out = append(out, arg)
@@ -70,7 +75,7 @@ func argparse(model *kong.Application, args []string) ([]string, error) {
 			if hasValue {
 				arg += value + "\x00"
 			} else {
-				list = len(out)
+				list, numbers = len(out), o.flag.Tag.Has("numbers")
 			}
 		} else if hasValue {
 			arg += "=" + value
@@ -114,6 +119,10 @@ func complete(options []option, name string) (option, error) {
 		}
 	}
 	return candidates[0], nil
+}
+
+func isCommand(model *kong.Application, name string) bool {
+	return slices.ContainsFunc(model.Leaves(false), func(n *kong.Node) bool { return n.Name == name })
 }
 
 func negation(o option) bool { return o.name == "no-"+o.flag.Name }

@@ -27,6 +27,10 @@ func TestArgparse(t *testing.T) {
 		"--vlans -K s.py":          "--vlans= -K s.py",
 		"--vlans=1 s.py":           "--vlans=1, s.py",
 		"--vlans 1 --vlans 2":      "--vlans=1, --vlans=2,",
+		"--vlans 1 2 eval x 3":     "--vlans=1,2, eval x 3",
+		"--vlans config -K":        "--vlans= config -K",
+		"--vlans 1 s.py":           "--vlans=1,s.py,", // an error, as in nixpkgs' driver
+		"--vm-names run eval":      "--vm-names=run,eval,",
 		"--start-scripts a b":      "--start-scripts=a,b,",
 		"--vlans 1 -- s.py --nope": "--vlans=1, -- s.py --nope",
 		"-o out --vm-names a -I":   "-o out --vm-names=a, -I",
@@ -41,7 +45,8 @@ func TestArgparse(t *testing.T) {
 		"--keep":                   "--keep-machine-state", // both names of nixpkgs' flag; --keep-going is ours
 		"--keep-g":                 "--keep-going",
 		"--s a":                    "--start-scripts=a,", // as in nixpkgs' driver, though we have --script
-		"--sc a --su b --se c":     "--script a --subtest b --serial-dir c",
+		"--sc a --su b":            "--script a --subtest b",
+		"--serial-d c":             "--serial-dir c",
 		"--log=debug --j x":        "--log-level=debug --junit-xml x",
 		"config --json --config a": "config --json --config a",
 		"--nope=1":                 "--nope=1",

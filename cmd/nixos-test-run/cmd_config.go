@@ -103,6 +103,7 @@ func (t *test) settings(f *flags) ([]setting, error) {
 		{Name: "pcap", Value: t.PCAPDir},
 		{Name: "log-level", Value: f.LogLevel},
 		{Name: "accel", Value: string(t.Accel)},
+		{Name: "serial-stdout", Value: !t.HideSerial},
 		{Name: "vlan-backend", Value: string(t.VLANBackend)},
 		{Name: "python", Value: t.Python},
 		{Name: "runtime-directory", Value: dir},

@@ -15,7 +15,7 @@ import (
 )
 
 // flags say which test is run, and how. The tag nixpkgs marks those of nixpkgs'
-// driver, in whichever release.
+// driver, in whichever release; numbers marks words that are numbers.
 type flags struct {
 	ConfigFile string `name:"config" short:"c" nixpkgs:"" placeholder:"FILE" help:"JSON configuration that driver.nix wrote (nixpkgs 26.05 and later)."`
 	Script     string `env:"testScript" placeholder:"FILE" help:"Test script; it replaces the configuration's. The environment counts without --config only."`
@@ -27,8 +27,8 @@ type flags struct {
 	KeepState   bool   `short:"K" name:"keep-machine-state" aliases:"keep-vm-state" nixpkgs:"" help:"Keep the machines' disks of an earlier run."`
 	DebugHook   string `name:"debug-hook-attach" nixpkgs:"" placeholder:"COMMAND" help:"Hold a test that fails, and say that COMMAND attaches to it (breakpointHook of nixpkgs)."`
 
-	GlobalTimeout *int          `env:"globalTimeout" nixpkgs:"" placeholder:"SECONDS" help:"End the test after this many seconds. Default: what the configuration says, else 3600."`
-	BootTimeout   time.Duration `default:"5m" help:"How long a machine may take from its start to its root shell."`
+	GlobalTimeout cli.Duration `env:"globalTimeout" nixpkgs:"" placeholder:"SECONDS" help:"End the test after this many seconds, or as long as 1h30m. Default: what the configuration says, else 3600."`
+	BootTimeout   cli.Duration `default:"5m" help:"How long a machine may take from its start to its root shell."`
 
 	Output    string `short:"o" name:"output-directory" aliases:"output_directory" nixpkgs:"" default:"." placeholder:"DIR" help:"Directory for results, which must exist (default: the current one)."`
 	JUnitXML  string `name:"junit-xml" nixpkgs:"" placeholder:"FILE" help:"Write a JUnit report, relative to the output directory."`
@@ -39,6 +39,8 @@ type flags struct {
 	PCAPDir   string `name:"pcap" placeholder:"DIR" help:"Capture the packets of each VLAN in a file, relative to the output directory."`
 	LogLevel  string `env:"logLevel" nixpkgs:"" enum:"debug,info,warning,error" default:"info" help:"Lowest level of messages shown: ${enum}. What a script logs, its steps and the consoles are shown at every level."`
 
+	SerialStdout bool `name:"serial-stdout" negatable:"" default:"true" help:"Show the machines' consoles in the log, which scripts change with serial_stdout_on() and serial_stdout_off(). Reports have them all the same."`
+
 	Accel       string `enum:"auto,kvm,tcg" default:"auto" help:"What the machines run under: ${enum}. auto takes KVM where guest code really runs under it, else TCG, which is many times slower."`
 	VLANBackend string `name:"vlan-backend" enum:"hub,vde_switch" default:"hub" help:"What connects the machines: ${enum}."`
 	Python      string `env:"NIXOS_TEST_PYTHON" default:"python3" help:"Interpreter of Python scripts, 3.11 or later."`
@@ -48,7 +50,7 @@ type flags struct {
 	VMStartScripts        words `group:"old" nixpkgs:"" name:"vm-start-scripts" env:"vmStartScripts" placeholder:"SCRIPT ..." help:"Start scripts of the machines."`
 	ContainerNames        words `group:"old" nixpkgs:"" hidden:"" env:"containerNames"`
 	ContainerStartScripts words `group:"old" nixpkgs:"" hidden:"" env:"containerStartScripts"`
-	VLANs                 words `group:"old" nixpkgs:"" name:"vlans" env:"vlans" placeholder:"N ..." help:"VLAN numbers."`
+	VLANs                 words `group:"old" nixpkgs:"" numbers:"" name:"vlans" env:"vlans" placeholder:"N ..." help:"VLAN numbers."`
 	DumpVSOCKs            int   `group:"old" nixpkgs:"" name:"dump-vsocks" placeholder:"OFFSET" help:"Say how SSH reaches the machines, whose vsock identifiers count from OFFSET + 1."`
 }
 
@@ -72,11 +74,8 @@ func (f *flags) test(parsed *kong.Context, script string) (*test, error) {
 	if err := f.script(t, script); err != nil {
 		return nil, err
 	}
-	if f.GlobalTimeout != nil && t.counts("global-timeout") {
-		if *f.GlobalTimeout < 0 {
-			return nil, cli.Usagef("--global-timeout: %d is negative", *f.GlobalTimeout)
-		}
-		t.GlobalTimeout = time.Duration(*f.GlobalTimeout) * time.Second
+	if t.from["global-timeout"].Kind != fromDefault && t.counts("global-timeout") {
+		t.GlobalTimeout = time.Duration(f.GlobalTimeout)
 	} else if f.ConfigFile != "" {
 		t.from["global-timeout"] = source{Kind: fromFile, Name: f.ConfigFile}
 	}
@@ -84,7 +83,7 @@ func (f *flags) test(parsed *kong.Context, script string) (*test, error) {
 	t.KeepState, t.KeepGoing = f.KeepState, f.KeepGoing
 	t.Subtest = f.Subtest
 	t.Python = f.Python
-	t.BootTimeout = f.BootTimeout
+	t.BootTimeout = time.Duration(f.BootTimeout)
 	t.Accel = testrun.Accel(f.Accel)
 	t.VLANBackend = testrun.VLANBackend(f.VLANBackend)
 	t.PCAPDir = f.PCAPDir
@@ -94,6 +93,7 @@ func (f *flags) test(parsed *kong.Context, script string) (*test, error) {
 		Interactive: f.Interactive,
 		Log:         os.Stderr,
 		LogLevel:    levels[f.LogLevel],
+		HideSerial:  !f.SerialStdout,
 		Colours:     term.IsTerminal(int(os.Stderr.Fd())) && os.Getenv("NO_COLOR") == "",
 		JUnit:       f.JUnitXML,
 		JSONL:       f.JSONL,
@@ -141,7 +141,7 @@ func (f *flags) machines(t *test) (err error) {
 	for _, text := range f.VLANs {
 		number, err := strconv.Atoi(text)
 		if err != nil {
-			return cli.Usagef("--vlans: %q is not a number", text)
+			return cli.Usagef("--vlans: %q is not a number\nhint: a test script comes before --vlans, or after --", text)
 		}
 		t.VLANs = append(t.VLANs, number)
 	}

@@ -137,6 +137,7 @@ func (p *process) adopt(monitor *qmp.Monitor, sh *shell.Conn) error {
 	p.mu.Unlock()
 	events := monitor.Subscribe(p.ctx)
 	go func() {
+		defer close(p.heard)
 		defer p.events.end()
 		for e := range events {
 			p.events.add(e)

@@ -84,6 +84,61 @@ func startedWith(t *testing.T, rom []byte, script string) (*qemu.Machine, *machi
 
 const patience = 30 * time.Second
 
+// onInput is a firmware that executes code, of up to 100 bytes, when something
+// arrives at its serial port.
+func onInput(code ...byte) []byte {
+	code = append([]byte{
+		0xba, 0xfd, 0x03, //        mov $0x3fd, %dx
+		0xec,       //       again: in %dx, %al
+		0xa8, 0x01, //              test $1, %al
+		0x74, 0xfb, //              jz again
+	}, code...)
+	reset := make([]byte, 16)
+	reset[0], reset[1] = 0xeb, byte(-len(code)-2) // jmp to the first mov
+	return romEndingIn(append(code, reset...)...)
+}
+
+// A guest that ends its machine is told from a QEMU that ends.
+func TestGuestThatEndsItsMachine(t *testing.T) {
+	for name, tt := range map[string]struct {
+		rom  []byte
+		want []string
+	}{
+		"reboots": {
+			onInput(
+				0xb0, 0xfe, 0xe6, 0x64, // out $0xfe, $0x64: the keyboard's controller resets
+				0xeb, 0xfe, //             jmp .
+			),
+			[]string{"ended unexpectedly: exit code 0: the guest rebooted\nhint: ", "start(allow_reboot=True)", "wait_for_shutdown()"},
+		},
+		"powers off": {
+			onInput(
+				// PIIX4's power management, PCI device 1.3, gets the ports 0x600 …
+				0x66, 0xb8, 0x40, 0x0b, 0, 0x80, 0xba, 0xf8, 0x0c, 0x66, 0xef, // outl $0x80000b40, $0xcf8
+				0x66, 0xb8, 0x01, 0x06, 0, 0, 0xba, 0xfc, 0x0c, 0x66, 0xef, //    outl $0x601, $0xcfc
+				0x66, 0xb8, 0x80, 0x0b, 0, 0x80, 0xba, 0xf8, 0x0c, 0x66, 0xef, // outl $0x80000b80, $0xcf8
+				0xb0, 0x01, 0xba, 0xfc, 0x0c, 0xee, //                            outb $1, $0xcfc
+				0xb8, 0, 0x20, 0xba, 0x04, 0x06, 0xef, //                         outw $0x2000, $0x604: sleep, S5
+				0xeb, 0xfe, //                                                    jmp .
+			),
+			[]string{"ended unexpectedly: exit code 0: the guest powered off\nhint: ", "wait_for_shutdown()"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m, g := startedWith(t, tt.rom, "")
+			if err := g.SendConsole(t.Context(), "x"); err != nil {
+				t.Fatal(err)
+			}
+			_, err := m.Shell(t.Context())
+			wantError(t, err, tt.want...)
+			// A script that waits for it has expected it.
+			if err := g.WaitForShutdown(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 func TestSerialInputAndConsoleText(t *testing.T) {
 	m, g := startedWith(t, echoes, "echo from the script; echo 'the second line'; ")
 	ctx := t.Context()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -32,6 +33,10 @@ func (p *process) heed(e qmp.Event) {
 			panicked = fmt.Errorf("%w: %s", errPanicked, *disk)
 		}
 		p.fail(panicked)
+	case "SHUTDOWN":
+		if reason, ok := e.Data["reason"].(string); ok {
+			p.shutdown.Store(&reason)
+		}
 	case "BLOCK_IO_ERROR":
 		text := blockError(e)
 		if p.diskError.Swap(&text) == nil {
@@ -121,16 +126,46 @@ func (p *process) exitText(err error) string {
 	case err != nil:
 		text = err.Error() // "signal: killed"
 	}
-	if reason := panicReason(p.console.lines()); reason != "" {
+	hint := ""
+	lines := p.console.lines()
+	if reason := panicReason(lines); reason != "" {
 		text += ": the guest's kernel panicked: " + reason
+	} else if reason := p.shutdown.Load(); reason != nil && !p.asked.Load() {
+		if end, ok := shutdowns[*reason]; ok {
+			text += ": " + end.text
+			hint = end.hint
+		}
 	}
 	if disk := p.diskError.Load(); disk != nil {
 		text += ": " + *disk
+	}
+	if !p.met() && slices.ContainsFunc(lines, lacksVLAN) {
+		hint = "the start command wants a VLAN that this test does not have; add its number to --vlans, or to the configuration's vlans"
+	}
+	if hint != "" {
+		text += "\nhint: " + hint
 	}
 	if status, ok := exitStatus(err); ok && status.Signal() == syscall.SIGKILL && oomKills() > p.oomKills {
 		text += "\nhint: this host's kernel has killed processes for want of memory meanwhile; give the machines less, or run fewer at once"
 	}
 	return text
+}
+
+// shutdowns are what QEMU's event SHUTDOWN gives as reasons (qapi/run-state.json)
+// when it ends with exit code 0, and what scripts can do about them.
+var shutdowns = map[string]struct{ text, hint string }{
+	"guest-shutdown":        {text: "the guest powered off", hint: "a script that expects this calls shutdown(), or wait_for_shutdown() after the command that does it"},
+	"guest-reset":           {text: "the guest rebooted", hint: "start(allow_reboot=True) lets it; a script that expects the machine to end calls wait_for_shutdown()"},
+	"host-qmp-system-reset": {text: "its monitor was told to reset the guest", hint: "start(allow_reboot=True) lets the guest start anew"},
+	"host-qmp-quit":         {text: "its monitor was told to quit", hint: "crash() does this as something that the script expects"},
+	"host-signal":           {text: "a signal told it to end"},
+	"host-ui":               {text: "its window was closed"},
+}
+
+// lacksVLAN finds what QEMU says of a network whose socket a start script was
+// not told: the variable that would name it is not set.
+func lacksVLAN(line string) bool {
+	return strings.Contains(line, "-netdev vde,") && strings.Contains(line, "sock=: ")
 }
 
 func exitStatus(err error) (syscall.WaitStatus, bool) {

@@ -290,6 +290,12 @@ func TestStartScriptThatFails(t *testing.T) {
 	}
 }
 
+func TestStartScriptThatWantsAVLAN(t *testing.T) {
+	m := newMachine(t, `exec qemu-system-x86_64 -machine accel=tcg -netdev vde,id=vlan7,sock="$QEMU_VDE_SOCKET_7" "$@"`, 20*time.Second)
+	err := m.Start(t.Context(), machine.StartOptions{})
+	wantError(t, err, "ended unexpectedly: exit code 1\nhint: the start command wants a VLAN that this test does not have", "--vlans")
+}
+
 func TestStartIsGivenUpWithItsContext(t *testing.T) {
 	m := newMachine(t, "sleep 600", time.Minute)
 	cause := errors.New("enough")

@@ -45,12 +45,14 @@ type process struct {
 	asked       atomic.Bool  // to end, or its end is awaited
 	qemuPID     atomic.Int64 // of QEMU itself, which the start script need not have become
 	diskError   atomic.Pointer[string]
-	oomKills    int64 // of this host, before the start
+	shutdown    atomic.Pointer[string] // reason of QEMU's event SHUTDOWN
+	oomKills    int64                  // of this host, before the start
 
 	// ctx ends with the process; its cause says how it ended.
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	killed bool          // valid once exited is closed
+	heard  chan struct{} // closed when there are no more events of QEMU
 	exited chan struct{} // closed after ctx has ended and everything is closed
 }
 
@@ -81,7 +83,7 @@ func start(ctx context.Context, cfg Config, o machine.StartOptions) (*process, e
 	if env == nil {
 		env = os.Environ()
 	}
-	p := &process{cfg: cfg, allowReboot: o.AllowReboot, oomKills: oomKills(), exited: make(chan struct{}), console: newConsole(), events: newEventLog()}
+	p := &process{cfg: cfg, allowReboot: o.AllowReboot, oomKills: oomKills(), heard: make(chan struct{}), exited: make(chan struct{}), console: newConsole(), events: newEventLog()}
 	p.ctx, p.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	p.cmd, err = cfg.Command.Build(env, startcommand.Options{
 		QMPSocket:    sockets.path("qmp"),
@@ -159,6 +161,7 @@ func (p *process) watch(fromGuest *os.File, drained <-chan struct{}) {
 	<-drained
 	fromGuest.Close()
 	p.stdin.Close()
+	p.hearAll()
 	reason := p.exitText(err)
 	p.cancel(&machine.Error{
 		Machine: p.cfg.Name,
@@ -177,12 +180,28 @@ func (p *process) watch(fromGuest *os.File, drained <-chan struct{}) {
 	close(p.exited)
 }
 
+// hearAll waits until the last events of a QEMU that has ended were heeded.
+func (p *process) hearAll() {
+	if !p.met() {
+		return
+	}
+	select {
+	case <-p.heard:
+	case <-time.After(time.Second): // something else has the connection open
+	}
+}
+
+// met says whether QMP has answered.
+func (p *process) met() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.monitor != nil
+}
+
 // label names the process in an error: before QMP has answered it may still be
 // the start script.
 func (p *process) label() string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.monitor == nil {
+	if !p.met() {
 		return fmt.Sprintf("start command %s", p.cfg.Command)
 	}
 	return fmt.Sprintf("QEMU (pid %d)", p.pid())

@@ -7,7 +7,6 @@ package report
 
 import (
 	"bufio"
-	"fmt"
 	"io"
 	"regexp"
 	"strings"
@@ -65,9 +64,6 @@ func (t *Terminal) Handle(r event.Record) {
 		}
 	case event.TestFailure:
 		// No level hides what has failed.
-		if e.Subtest != "" {
-			t.line(t.paint(red, "!!! "), printable(fmt.Sprintf("subtest %q failed; the test goes on", e.Subtest)))
-		}
 		for _, l := range e.Lines {
 			t.line(t.paint(red, "!!! "), printable(l))
 		}

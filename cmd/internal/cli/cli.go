@@ -126,29 +126,18 @@ func (a App) Main(grammar any) {
 // An error decides the exit code by a method ExitCode() int; any other error
 // means [ExitInfrastructure].
 func (a App) Run(ctx context.Context, grammar any, args []string, out *IO) int {
-	exited := false // by --help, which kong ends through Exit
+	exited := false // by a flag that is all there is to do: --help, --man, …
 	parser, err := kong.New(grammar,
 		kong.Name(a.Name), kong.Description(a.Description),
 		kong.Writers(out.Stdout, out.Stderr),
 		kong.Exit(func(int) { exited = true }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
 		kong.Help(a.printHelp), kong.Groups(a.Groups),
-		kong.Bind(out), kong.BindTo(ctx, (*context.Context)(nil)),
+		kong.Embed(&standardFlags{}),
+		kong.Bind(out, &a), kong.BindTo(ctx, (*context.Context)(nil)),
 	)
 	if err != nil {
 		return a.fail(out, err)
-	}
-	// These are for packagers, not for users, so they are flags that no help
-	// shows, and they stand alone.
-	if len(args) > 0 && args[0] == "--man" {
-		writeMan(out.Stdout, a, parser.Model)
-		return ExitOK
-	}
-	if shell, ok := completionShell(args); ok {
-		if err := writeCompletion(out.Stdout, shell, parser.Model); err != nil {
-			return a.fail(out, err)
-		}
-		return ExitOK
 	}
 	if a.Rewrite != nil {
 		if args, err = a.Rewrite(parser.Model, args); err != nil {
@@ -253,6 +242,11 @@ func Usagef(format string, args ...any) error {
 
 // printHelp is kong's help, followed by examples.
 func (a App) printHelp(options kong.HelpOptions, ctx *kong.Context) error {
+	if ctx.Selected() == nil {
+		a.printUsage(&options, ctx)
+	} else {
+		hideStandardFlags(ctx.Model)
+	}
 	if err := kong.DefaultHelpPrinter(options, ctx); err != nil {
 		return err
 	}
@@ -268,6 +262,18 @@ func (a App) printHelp(options kong.HelpOptions, ctx *kong.Context) error {
 		fmt.Fprintf(ctx.Stdout, "  # %s\n  %s\n", e.Text, e.Command)
 	}
 	return nil
+}
+
+// printUsage tells of a command whose name need not be given what kong does
+// not: its arguments.
+func (a App) printUsage(options *kong.HelpOptions, ctx *kong.Context) {
+	n := ctx.Model.DefaultCmd
+	if n == nil || len(n.Positional) == 0 {
+		return
+	}
+	options.NoAppSummary = true
+	fmt.Fprintf(ctx.Stdout, "Usage: %s %s\n       %[1]s <command> [flags]\n", a.Name, strings.TrimPrefix(n.Summary(), n.Path()+" "))
+	ctx.Model.Positional = n.Positional
 }
 
 // examplesOf are the examples of a command.

@@ -132,7 +132,7 @@ func TestRun(t *testing.T) {
 		{"failed", "plan failed", 1, "", "tool: 1 of 2 tests failed\n"},
 		{"exit code of a child", "plan child", 3, "", "tool: nix failed: exit status 7\n"},
 		{"hint", "plan hint", 3, "", "tool: no such thing\nhint: make one\n"},
-		{"completion", "--completion=csh", 2, "", "tool: cannot make completions for shell \"csh\"\nhint: there are bash, zsh and fish\n"},
+		{"completion", "--completion=csh", 2, "", "tool: --completion: \"csh\" is none of bash, zsh and fish\nhint: run 'tool --help'\n"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			code, stdout, stderr := run(t.Context(), &grammar{}, strings.Fields(tt.args)...)
@@ -233,6 +233,19 @@ func TestHelpManCompletion(t *testing.T) {
 				t.Error(diff)
 			}
 		})
+	}
+}
+
+// A wrapper puts flags of its own in front, and knows no command.
+func TestManBehindOtherFlags(t *testing.T) {
+	for _, flag := range []string{"--man", "--completion=bash"} {
+		_, want, _ := run(t.Context(), &grammar{}, flag)
+		for _, args := range []string{"-v", "import", "-v plan --color always x"} {
+			code, stdout, stderr := run(t.Context(), &grammar{}, append(strings.Fields(args), flag)...)
+			if code != 0 || stdout != want || stderr != "" {
+				t.Errorf("%s %s: exit %d, stderr %q, stdout %s", args, flag, code, stderr, cmp.Diff(want, stdout))
+			}
+		}
 	}
 }
 

@@ -8,18 +8,6 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// completionShell finds out whether args ask for a completion script:
-// "--completion zsh" or "--completion=zsh".
-func completionShell(args []string) (shell string, ok bool) {
-	if len(args) == 2 && args[0] == "--completion" {
-		return args[1], true
-	}
-	if len(args) == 1 {
-		return strings.CutPrefix(args[0], "--completion=")
-	}
-	return "", false
-}
-
 // writeCompletion writes a static completion script. Commands and flags come
 // from the model, and so do the values of enum flags; all else completes as file
 // names. Commands are one level deep in all our tools.
@@ -32,7 +20,7 @@ func writeCompletion(w io.Writer, shell string, model *kong.Application) error {
 	case "fish":
 		fishCompletion(w, model)
 	default:
-		return Usagef("cannot make completions for shell %q\nhint: there are bash, zsh and fish", shell)
+		return fmt.Errorf("--completion: %q is none of bash, zsh and fish", shell)
 	}
 	return nil
 }

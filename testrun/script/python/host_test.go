@@ -48,6 +48,8 @@ func TestScripts(t *testing.T) {
 		"keep_going_exit": func(s *script.Session) { s.KeepGoing = true },
 		"only_some":       func(s *script.Session) { s.Subtest = "^b|deep" },
 		"only_none":       func(s *script.Session) { s.Subtest = "nothing like it" },
+		"only_driver":     func(s *script.Session) { s.Subtest = "through" },
+		"only_unknown":    func(s *script.Session) { s.Subtest = "nothing like it" },
 		"only_what":       func(s *script.Session) { s.Subtest = "(" },
 		"own_driver":      func(s *script.Session) { s.Machines, s.VLANs = nil, []int{3} },
 	}

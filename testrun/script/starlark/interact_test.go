@@ -159,6 +159,9 @@ func TestInteract(t *testing.T) {
 		{"driver: <nil>", ""},
 	} {
 		readUntil(t, pty, step.wait)
+		if step.typed == "" {
+			continue // a write of nothing fails, too, once the other side is gone
+		}
 		if _, err := pty.WriteString(step.typed); err != nil {
 			t.Fatal(err)
 		}

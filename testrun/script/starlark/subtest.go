@@ -3,6 +3,7 @@ package starlark
 import (
 	"fmt"
 	"regexp"
+	"strconv"
 	"strings"
 
 	"go.starlark.net/starlark"
@@ -15,6 +16,7 @@ import (
 type subtests struct {
 	only    *regexp.Regexp // those to run; nil: all
 	matched bool           // one of them has been met
+	skipped []string       // names of others, quoted
 	failed  []failedSubtest
 }
 
@@ -46,6 +48,9 @@ func (s *subtests) wants(thread *starlark.Thread, name string) bool {
 	}
 	matches := s.only.MatchString(name)
 	s.matched = s.matched || matches
+	if !matches {
+		s.skipped = append(s.skipped, strconv.Quote(name))
+	}
 	return matches
 }
 
@@ -68,7 +73,11 @@ func (r *runtime) subtest(thread *starlark.Thread, name string, fn starlark.Call
 	if r.ending(thread, err) {
 		return nil, err
 	}
-	account := fmt.Sprintf(`Test "%s" failed with error: "%s"`, name, reason(err))
+	why := reason(err)
+	if r.session.KeepGoing {
+		why, _, _ = strings.Cut(why, "\n") // the account below has all of it
+	}
+	account := fmt.Sprintf(`Test "%s" failed with error: "%s"`, name, why)
 	r.session.Bus.Emit(event.TestFailure{Lines: strings.Split(account, "\n")})
 	if !r.session.KeepGoing {
 		return nil, err
@@ -85,7 +94,11 @@ func (s *subtests) result() error {
 	case len(s.failed) > 0:
 		return s.failure()
 	case s.only != nil && !s.matched:
-		message := fmt.Sprintf("no subtest matches --subtest %q", s.only)
+		those := "none"
+		if len(s.skipped) > 0 {
+			those = strings.Join(s.skipped, ", ")
+		}
+		message := fmt.Sprintf("no subtest matches --subtest %q: the script has %s", s.only, those)
 		return &script.Failure{Kind: script.KindException, Message: message, Lines: []string{message}, ExitCode: 1}
 	}
 	return nil

@@ -216,6 +216,7 @@ class Driver:
             code = compile(text, "<string>", "exec", dont_inherit=True)
         except (OSError, SyntaxError, ValueError) as error:
             raise InvalidScript(path, error) from None
+        self.subtests.check(text)
         # So that tracebacks have the script's lines.
         lines = text.splitlines(True)
         linecache.cache["<string>"] = (len(text), None, lines, "<string>")

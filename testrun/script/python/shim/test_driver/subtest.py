@@ -47,26 +47,42 @@ class Subtests:
                 raise NoSubtestMatches(f"--subtest {only!r}: {error}") from None
         self.entered = 0  # of those that match: nested ones run as well
         self._matched = False
+        self._skipped: list[str] = []
         self.failed: list[dict[str, Any]] = []
 
     def subtest(self, name: str) -> Subtest:
         """Groups a part of the test, which reports list by its name."""
         return Subtest(self, self._logger, str(name))
 
+    def check(self, script: str) -> None:
+        """Raises what is known before any machine boots."""
+        if self._only is None:
+            return
+        names = literal_names(script)
+        if names is not None and not any(map(self._only.search, names)):
+            raise self._no_match(names)
+
     def finish(self) -> None:
         """Raises what the end of the script leaves to be said."""
         if self.failed:
             raise SubtestsFailed(self.failed)
         if self._only is not None and not self._matched:
-            raise NoSubtestMatches(
-                f"no subtest matches --subtest {self._only.pattern!r}"
-            )
+            raise self._no_match(self._skipped)
+
+    def _no_match(self, names: list[str]) -> NoSubtestMatches:
+        assert self._only is not None
+        those = ", ".join(repr(name) for name in dict.fromkeys(names)) or "none"
+        return NoSubtestMatches(
+            f"no subtest matches --subtest {self._only.pattern!r}: the script has {those}"
+        )
 
     def wants(self, name: str) -> bool:
         if self._only is None or self.entered:
             return True
         matches = self._only.search(name) is not None
         self._matched |= matches
+        if not matches:
+            self._skipped.append(name)
         return matches
 
     def goes_on(self, name: str, error: BaseException | None) -> bool:
@@ -74,7 +90,10 @@ class Subtests:
         if not isinstance(error, Exception):
             return False
         log = self._logger
-        log.log_test_error(f'Test "{name}" failed with error: "{error}"')
+        text = str(error)
+        if self._keep_going:
+            text = text.split("\n")[0]  # the account below has all of it
+        log.log_test_error(f'Test "{name}" failed with error: "{text}"')
         if not self._keep_going:
             return False
 
@@ -84,6 +103,36 @@ class Subtests:
         self.failed.append(failure)
         log._bridge.call("subtest_failed", failure)
         return True
+
+
+# With these a script may have subtests that its text does not show.
+WAYS_AROUND = {"driver", "exec", "eval", "globals", "locals", "vars"}
+
+
+def literal_names(script: str) -> list[str] | None:
+    """Returns the names of all subtests of a script, or None where its text does
+    not tell them."""
+    import ast
+
+    names = []
+    mentions = 0
+    for node in ast.walk(ast.parse(script)):
+        match node:
+            case ast.Call(
+                func=ast.Name(id="subtest"), args=[ast.Constant(value=str(name))]
+            ):
+                names.append(name)
+            case ast.Name(id="subtest"):
+                mentions += 1
+            case ast.Name(id=name) if name in WAYS_AROUND:
+                return None
+            case ast.Import(names=modules) if any(
+                module.name.startswith("test_driver") for module in modules
+            ):
+                return None
+            case ast.ImportFrom(module=str(module)) if module.startswith("test_driver"):
+                return None
+    return names if mentions == len(names) else None
 
 
 class SkipBody(BaseException):
