@@ -168,7 +168,10 @@ let
       spdxId = "MIT";
       free = true;
     };
-    platforms.linux = [ "x86_64-linux" ];
+    platforms.linux = [
+      "x86_64-linux"
+      "aarch64-linux"
+    ];
 
     types = import ./types.nix lib;
   }
