@@ -39,6 +39,7 @@ type flags struct {
 	PCAPDir   string `name:"pcap" placeholder:"DIR" help:"Capture the packets of each VLAN in a file, relative to the output directory."`
 	LogLevel  string `env:"logLevel" nixpkgs:"" enum:"debug,info,warning,error" default:"info" help:"Lowest level of messages shown: ${enum}. What a script logs, its steps and the consoles are shown at every level."`
 
+	Accel       string `enum:"auto,kvm,tcg" default:"auto" help:"What the machines run under: ${enum}. auto takes KVM where guest code really runs under it, else TCG, which is many times slower."`
 	VLANBackend string `name:"vlan-backend" enum:"hub,vde_switch" default:"hub" help:"What connects the machines: ${enum}."`
 	Python      string `env:"NIXOS_TEST_PYTHON" default:"python3" help:"Interpreter of Python scripts, 3.11 or later."`
 
@@ -84,6 +85,7 @@ func (f *flags) test(parsed *kong.Context, script string) (*test, error) {
 	t.Subtest = f.Subtest
 	t.Python = f.Python
 	t.BootTimeout = f.BootTimeout
+	t.Accel = testrun.Accel(f.Accel)
 	t.VLANBackend = testrun.VLANBackend(f.VLANBackend)
 	t.PCAPDir = f.PCAPDir
 	t.DebugHook = f.DebugHook

@@ -15,6 +15,7 @@
 let
   name = config.system.name;
   inherit (config) virtualisation;
+  accel = if virtualisation.qemu.forceAccel then "kvm" else "kvm:tcg";
   hex = n: lib.fixedWidthString 2 "0" (lib.toHexString n);
   kernelVariable = "NIXPKGS_QEMU_KERNEL_${builtins.replaceStrings [ "-" "." ] [ "_" "_" ] name}";
 
@@ -66,7 +67,7 @@ pkgs.writeTextFile {
 
     NIX_DISK_IMAGE=$(readlink -f "''${NIX_DISK_IMAGE:-./${name}.qcow2}")
     if ! test -e "$NIX_DISK_IMAGE"; then
-        ${pkgs.qemu_test}/bin/qemu-img create -q -f qcow2 -F qcow2 \
+        ${virtualisation.qemu.package}/bin/qemu-img create -q -f qcow2 -F qcow2 \
             -b ${guests.emptyDisk virtualisation.diskSize}/disk.qcow2 "$NIX_DISK_IMAGE"
     fi
     if [ -z "$TMPDIR" ] || [ -z "$USE_TMPDIR" ]; then
@@ -75,7 +76,7 @@ pkgs.writeTextFile {
     mkdir -p "$TMPDIR/xchg"
     cd "$TMPDIR"
 
-    exec ${pkgs.qemu_test}/bin/qemu-system-x86_64 -machine accel=kvm:tcg -cpu max \
+    exec ${virtualisation.qemu.package}/bin/qemu-system-x86_64 -machine accel=${accel} -cpu max \
         ${builtins.concatStringsSep " \\\n    " arguments} \
         $QEMU_OPTS "$@"
   '';

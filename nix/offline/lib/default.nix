@@ -134,12 +134,52 @@ let
     getExe = drv: lib.getExe' drv (drv.meta.mainProgram or drv.pname or drv.name);
     getExe' = drv: name: "${drv}/bin/${name}";
     getBin = drv: drv;
+    # What f returns, with `override` to call it again with other arguments.
+    makeOverridable =
+      f: args:
+      let
+        result = f args;
+      in
+      if builtins.isAttrs result then
+        result
+        // {
+          override =
+            change: lib.makeOverridable f (args // (if builtins.isFunction change then change args else change));
+        }
+      else
+        result;
     callPackageWith =
       scope: f: args:
       let
         fn = if builtins.isFunction f then f else import f;
       in
-      fn (builtins.intersectAttrs (builtins.functionArgs fn) scope // args);
+      lib.makeOverridable fn (builtins.intersectAttrs (builtins.functionArgs fn) scope // args);
+    # An overlay after another; the second sees what the first makes.
+    composeExtensions =
+      f: g: final: prev:
+      let
+        first = f final prev;
+      in
+      first // g final (prev // first);
+    # A function of its own result, changed by an overlay.
+    extends =
+      overlay: f: final:
+      let
+        prev = f final;
+      in
+      prev // overlay final prev;
+    # `attrs`, `prev: attrs` and `final: prev: attrs` as the last of them.
+    toExtension =
+      f:
+      if builtins.isFunction f then
+        final: prev:
+        let
+          once = f prev;
+        in
+        if builtins.isFunction once then f final prev else once
+      else
+        _: _: f;
+    throwIfNot = cond: msg: x: if cond then x else throw msg;
     warnIf = cond: msg: x: if cond then builtins.trace "warning: ${msg}" x else x;
     # What is known without evaluating the derivation stays cheap to ask for.
     lazyDerivation =
@@ -173,7 +213,7 @@ let
       "aarch64-linux"
     ];
 
-    types = import ./types.nix lib;
+    inherit (import ./types.nix lib) types mkOptionType;
   }
   // import ./modules.nix lib;
 in

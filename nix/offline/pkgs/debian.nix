@@ -78,11 +78,55 @@ rec {
 
   # With line editing, for `nix develop`.
   bashInteractive = links "bash" [ "bash" ];
+  # Debian's Python and those of its own packages that nix/ calls by name. Others
+  # that a test brings are derivations with their modules in sitePackages.
   python3 = links "python3" [ "python3" ] // {
-    # Debian's Python as it is.
+    sitePackages = "lib/python3.11/site-packages";
+    pkgs = python3Packages;
     withPackages =
       select:
-      if select { } == [ ] then python3 else throw "nix/offline has no Python packages";
+      let
+        packages = select python3Packages;
+      in
+      if packages == [ ] then
+        python3
+      else
+        stdenv.mkDerivation {
+          name = "python3-with-packages";
+          preferLocalBuild = true;
+          buildCommand = ''
+            mkdir -p $out/bin
+            {
+                echo '#!${runtimeShell}'
+                echo 'export PYTHONPATH=${lib.makeSearchPath python3.sitePackages packages}''${PYTHONPATH:+:$PYTHONPATH}'
+                echo 'exec ${python3}/bin/python3 "$@"'
+            } >$out/bin/python3
+            chmod +x $out/bin/python3
+          '';
+        };
+  };
+  python3Packages = {
+    python = python3;
+    pyflakes = stdenv.mkDerivation {
+      name = "debian-pyflakes";
+      preferLocalBuild = true;
+      buildCommand = ''
+        mkdir -p $out/bin
+        ln -s /usr/bin/pyflakes3 $out/bin/pyflakes
+      '';
+    };
+  };
+  mypy = links "mypy" [ "mypy" ];
+
+  # The part of nixpkgs' breakpointHook that the debug hook of tests uses: a command
+  # that enters the sandbox in which `sleep NUMBER` runs, and runs another there.
+  breakpointHook.attach = stdenv.mkDerivation {
+    name = "attach";
+    preferLocalBuild = true;
+    buildCommand = ''
+      cp ${./attach.sh} $out
+      chmod +x $out
+    '';
   };
   qemu = links "qemu" [ "qemu-system-x86_64" "qemu-img" ];
   qemu_test = qemu;

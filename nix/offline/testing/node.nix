@@ -8,6 +8,8 @@
   name,
   allNodes,
   nodes,
+  # The test's.
+  qemu,
   ...
 }:
 let
@@ -87,6 +89,8 @@ in
     virtualisation.graphics = option types.bool true;
     virtualisation.vlans = option (types.listOf types.int) [ 1 ];
     virtualisation.qemu.options = strings;
+    virtualisation.qemu.package = option types.package qemu.package;
+    virtualisation.qemu.forceAccel = option types.bool qemu.forceAccel;
     # Of this folder only: the console can be seen on the screen, not only in the
     # text of the virtual terminals. It costs a second of the boot.
     virtualisation.screen = option types.bool false;
