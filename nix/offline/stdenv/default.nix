@@ -71,8 +71,8 @@ in
   shell = "/bin/bash";
   hostPlatform = {
     inherit system;
-    isLinux = true;
-    isDarwin = false;
+    isLinux = lib.hasSuffix "-linux" system;
+    isDarwin = lib.hasSuffix "-darwin" system;
     inherit isStatic;
     isx86_64 = system == "x86_64-linux";
     isAarch64 = system == "aarch64-linux";
