@@ -11,25 +11,36 @@
   outputs =
     { nixpkgs, vm-prebuild, ... }:
     let
-      systems = [
+      forEachSystem = nixpkgs.lib.genAttrs [
         "x86_64-linux"
         "aarch64-linux"
       ];
-      vmTests = nixpkgs.lib.genAttrs systems (
+
+      vmTests =
         system:
         vm-prebuild.lib.mkVmTests {
           pkgs = nixpkgs.legacyPackages.${system};
-          # Any test as nixpkgs' manual describes it.
+          # Tests as nixpkgs' manual describes them.
           tests = {
             hello = ./tests/hello.nix;
           };
-        }
-      );
-      each = name: nixpkgs.lib.mapAttrs (_: tests: tests.${name}) vmTests;
+        };
     in
     {
-      checks = each "checks"; # nix flake check
-      packages = each "packages"; # nix build .#run-vm-tests-with-cache
-      apps = each "apps"; # nix run .#run-vm-tests
+      # nix flake check
+      checks = forEachSystem (system: (vmTests system).checks);
+
+      # nix build .#run-vm-tests-with-cache
+      packages = forEachSystem (
+        system:
+        (vmTests system).packages
+        # For CI machines without Nix, see vm-prebuild's examples/ci.
+        // {
+          inherit (vm-prebuild.packages.${system}) vm-prebuild-static;
+        }
+      );
+
+      # nix run .#run-vm-tests
+      apps = forEachSystem (system: (vmTests system).apps);
     };
 }
