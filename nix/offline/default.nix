@@ -1,12 +1,15 @@
 # The package set: nixpkgs' names on top of Debian's programs.
 {
+  system ? "x86_64-linux",
+  # Whether what is built with Go needs no shared library.
+  isStatic ? false,
   # Changes to it, as nixpkgs takes them: the first sees the set as it is here, and
   # each the result of all as `final`.
   overlays ? [ ],
-}:
+}@args:
 let
   lib = import ./lib;
-  stdenv = import ./stdenv { inherit lib; };
+  stdenv = import ./stdenv { inherit lib system isStatic; };
   packages =
     pkgs:
     {
@@ -15,8 +18,9 @@ let
       stdenvNoCC = stdenv;
       callPackage = lib.callPackageWith pkgs;
       # nixpkgs' ways to a changed package set.
-      appendOverlays = more: import ./. { overlays = overlays ++ more; };
+      appendOverlays = more: import ./. (args // { overlays = overlays ++ more; });
       extend = overlay: pkgs.appendOverlays [ overlay ];
+      pkgsStatic = import ./. (args // { isStatic = true; });
     }
     // import ./pkgs/debian.nix { inherit lib stdenv; }
     // import ./pkgs/build-support.nix { inherit lib stdenv pkgs; }

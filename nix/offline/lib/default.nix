@@ -208,7 +208,10 @@ let
       spdxId = "MIT";
       free = true;
     };
-    platforms.linux = [ "x86_64-linux" ];
+    platforms.linux = [
+      "x86_64-linux"
+      "aarch64-linux"
+    ];
 
     inherit (import ./types.nix lib) types mkOptionType;
   }

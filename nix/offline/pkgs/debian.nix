@@ -147,5 +147,18 @@ rec {
   qemu_test = qemu;
   jq = links "jq" [ "jq" ];
   git = links "git" [ "git" ];
+  gnutar = links "tar" [ "tar" ];
+  nix = links "nix" [ "nix" "nix-build" "nix-instantiate" "nix-store" ];
+
+  # Debian 12's mkfs.erofs is older than nixpkgs', which reads archives and writes labels.
+  erofs-utils = stdenv.mkDerivation {
+    name = "debian-erofs-utils";
+    buildCommand = ''
+      mkdir -p $out/bin
+      cp ${./mkfs-erofs.py} $out/bin/mkfs.erofs
+      chmod +x $out/bin/mkfs.erofs
+    '';
+    meta.mainProgram = "mkfs.erofs";
+  };
   vde2 = links "vde2" [ "vde_switch" ];
 }
