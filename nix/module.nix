@@ -15,5 +15,6 @@
     ./options.nix
     (import ./driver.nix { inherit vm-prebuild; })
     ./run.nix
+    ./store.nix
   ];
 }

@@ -37,7 +37,8 @@ func TestFrameworkNames(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	eachNix(t, func(t *testing.T, n nix) {
+	eachNix(t, func(t *testing.T, bin string) {
+		n := nixAt(t, bin)
 		for attribute, file := range map[string]string{
 			"options":  "testdata/nix/nixpkgs-options",
 			"passthru": "testdata/nix/nixpkgs-passthru",
@@ -64,7 +65,8 @@ func TestFrameworkNames(t *testing.T) {
 
 // TestFrameworkErrors are the errors of evaluating what cannot be had.
 func TestFrameworkErrors(t *testing.T) {
-	eachNix(t, func(t *testing.T, n nix) {
+	eachNix(t, func(t *testing.T, bin string) {
+		n := nixAt(t, bin)
 		for attribute, want := range map[string]string{
 			"driverless":         "nix/offline has no nixos-test-driver: import testModules.default of vm-prebuild into the test, or take its overlay",
 			"inBoth":             "these names are those of nodes and of containers: machine",
@@ -92,7 +94,8 @@ func TestFrameworkChanges(t *testing.T) {
 		"variables":     map[string]any{"EXTENDED": "yes"},
 		"interactive":   "nixos-test-driver-by-hand",
 	}
-	eachNix(t, func(t *testing.T, n nix) {
+	eachNix(t, func(t *testing.T, bin string) {
+		n := nixAt(t, bin)
 		var got map[string]any
 		n.eval(t, framework, "changed", &got)
 		if diff := cmp.Diff(want, got); diff != "" {
@@ -120,7 +123,8 @@ func TestScriptChecks(t *testing.T) {
 		"overlaidDrivers.wrongType": `error: "QemuMachine" has no attribute "succed"`,
 		"overlaidDrivers.imports":   "",
 	}
-	eachNix(t, func(t *testing.T, n nix) {
+	eachNix(t, func(t *testing.T, bin string) {
+		n := nixAt(t, bin)
 		for _, attribute := range slices.Sorted(maps.Keys(wants)) {
 			_, log, err := n.build(t, framework, attribute)
 			if want := wants[attribute]; want == "" && err != nil {
@@ -134,7 +138,8 @@ func TestScriptChecks(t *testing.T) {
 
 // TestDriverPackage overrides the overlay's package as nixpkgs' framework does.
 func TestDriverPackage(t *testing.T) {
-	eachNix(t, func(t *testing.T, n nix) {
+	eachNix(t, func(t *testing.T, bin string) {
+		n := nixAt(t, bin)
 		var p struct {
 			Overridden string
 			Meta       map[string]any

@@ -98,6 +98,22 @@ in
     virtualisation.vlans = option (types.listOf types.int) [ 1 ];
     virtualisation.useNixStoreImage = option types.bool false;
     virtualisation.mountHostNixStore = option types.bool (!config.virtualisation.useNixStoreImage);
+    # Stage 1 mounts one of the two, under a layer that can be written to. A
+    # configuration may say so, too, but cannot have anything else.
+    virtualisation.writableStore = option (types.enum [ true ]) true;
+    virtualisation.fileSystems = mkOption {
+      type = types.attrsOf types.anything;
+      default = { };
+      apply =
+        mounts:
+        let
+          others = removeAttrs mounts [
+            "/nix/.ro-store"
+            "/nix/store"
+          ];
+        in
+        lib.throwIfNot (others == { }) "the guests of nix/offline mount no ${toString (builtins.attrNames others)}" mounts;
+    };
     virtualisation.additionalPaths = option (types.listOf types.path) [ ];
     virtualisation.qemu.options = strings;
     virtualisation.qemu.drives = option (types.listOf (types.submodule drive)) [ ];
@@ -157,7 +173,7 @@ in
         inherit (config.virtualisation) vlans;
         nodeNumber = numberOf name;
       };
-      vm = guests.startScript {
+      vm = builtins.seq config.virtualisation.fileSystems guests.startScript {
         inherit config toplevel;
         inherit (config.virtualisation) vlans;
         nodeNumber = numberOf name;

@@ -3,6 +3,8 @@
 {
   # Directory of the static binaries.
   bin,
+  # Tests that are run are another one each time: Nix would not run them again.
+  now,
 }:
 let
   pkgs = import ../../../../nix/offline { };
@@ -30,10 +32,12 @@ let
       ];
     };
   passing = ''
+    # ${now}
     machine.succeed("true")
     print("the script ran")
   '';
   failing = ''
+    # ${now}
     machine.succeed("true")
     machine.screenshot("before")
     machine.succeed("echo it is broken >&2; false")  # this line fails
@@ -227,9 +231,11 @@ in
     keptPass = test passing { prebuild.report.keepOnFailure = true; };
     expectedFailure = pkgs.testers.testBuildFailure (test failing { }).config.rawTestDerivation;
     debug = test ''
-      machine.succeed("echo here >/root/was")
+      # ${now}
+      debug.breakpoint()
       machine.succeed("test -e /root/fixed")
       print("the script went on")
+      machine.fail("true")
     '' {
       enableDebugHook = true;
       # The guests here have no SSH server.
@@ -237,9 +243,36 @@ in
     };
     overlaid = overlaid.testers.runNixOSTest (plain passing);
     starlark = test ''
+      # ${now}
       assert_equal(machine.succeed("echo star"), "star\n")
       print("the script ran")
     '' { prebuild.scriptLanguage = "starlark"; };
+    # What the script names is in the machines' store, and nothing else of the host's.
+    stored =
+      let
+        named = pkgs.writeText "named" "in the image";
+        # It is in the host's store: the driver has it.
+        other = builtins.unsafeDiscardStringContext "${pkgs.qemu_test}";
+      in
+      test ''
+        # ${now}
+        start_all()
+        assert first.succeed("cat ${named}") == "in the image"
+        first.succeed("mount | grep 'on /nix/.ro-store type erofs'")
+        second.fail("test -e ${other}")
+        second.succeed("echo new >/nix/store/written")
+        first.fail("test -e /nix/store/written")
+        print("the script ran")
+      '' {
+        prebuild.storeImage = true;
+        nodes = lib.mkForce {
+          first.virtualisation.memorySize = 256;
+          second = {
+            virtualisation.memorySize = 256;
+            virtualisation.guest = "systemd";
+          };
+        };
+      };
     interactive = (test passing { interactive.nodes.machine.environment.variables.BY = "hand"; }).driverInteractive;
   };
 }

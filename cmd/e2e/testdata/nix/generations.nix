@@ -5,6 +5,8 @@
 {
   # Directory of the static binaries.
   bin,
+  # For the test that is run: Nix would not run the same one again.
+  now,
 }:
 let
   pkgs = import ../../../../nix/offline { };
@@ -28,6 +30,7 @@ let
         options = {
           name = needed types.str;
           nodes = option (types.attrsOf types.raw) { };
+          defaults = option types.deferredModule { };
           testScriptString = needed types.str;
           driver = needed types.package;
           test = needed types.package;
@@ -225,6 +228,20 @@ lib.genAttrs releases (
       passthru = builtins.attrNames plain.passthru;
       inherit (plain.driver) meta;
     };
+  }
+  # To be built, of a machine that boots.
+  // lib.optionalAttrs (release == "24.05") {
+    run =
+      (eval {
+        name = "old";
+        nodes = (pkgs.testers.runNixOSTest {
+          name = "machines";
+          nodes.machine.virtualisation.memorySize = 256;
+          testScript = "";
+        }).nodes;
+        testScriptString = "machine.succeed('true')  # ${now}\n";
+        prebuild.report.html = true;
+      }).test;
   }
   // lib.optionalAttrs (!isBefore release "26.05") {
     containers =
