@@ -20,7 +20,7 @@ func readmeSection(t *testing.T, heading, tmp string) string {
 	if !found {
 		t.Fatalf("README.md has no section %q", heading)
 	}
-	section, _, _ = strings.Cut(section, "\n#")
+	section, _, _ = strings.Cut(section, "\n##")
 	script := "set -euxo pipefail\n"
 	for i, part := range strings.Split(section, "```") {
 		if commands, ok := strings.CutPrefix(part, "sh\n"); ok && i%2 == 1 {
