@@ -7,34 +7,44 @@
     { self, nixpkgs }:
     let
       inherit (nixpkgs) lib;
-      forEachSystem =
-        f:
-        lib.genAttrs [
-          "x86_64-linux"
-          "aarch64-linux"
-        ] (system: f nixpkgs.legacyPackages.${system});
+      systems = [
+        "x86_64-linux"
+        "aarch64-linux"
+      ];
+      forEachSystem = f: lib.genAttrs systems (system: f nixpkgs.legacyPackages.${system});
 
-      # Elsewhere there is one package, which says why it cannot be built when
+      # On macOS there is one package, which says why it cannot be built when
       # somebody builds or runs it. Were that an error of evaluation, it would hit
       # everybody who evaluates all systems, as `nix flake check` of Nix 2.8 does.
       needsLinux = "vm-prebuild runs on Linux, and so do its tests: build or run it there, or on macOS with a Linux builder, as .#packages.aarch64-linux.default";
-      forEachDarwin =
-        f:
-        lib.genAttrs [
-          "x86_64-darwin"
-          "aarch64-darwin"
-        ] (
-          system:
-          f (derivation {
-            inherit system;
-            name = "vm-prebuild-needs-linux";
-            builder = "/bin/sh";
-            args = [
-              "-c"
-              "echo '${needsLinux}' >&2; exit 1"
-            ];
-          })
-        );
+      placeholder =
+        system:
+        derivation {
+          inherit system;
+          name = "vm-prebuild-needs-linux";
+          builder = "/bin/sh";
+          args = [
+            "-c"
+            "echo '${needsLinux}' >&2; exit 1"
+          ];
+        };
+      darwinSystems = [
+        "x86_64-darwin"
+        "aarch64-darwin"
+      ];
+      forEachDarwin = f: lib.genAttrs darwinSystems (system: f (placeholder system));
+
+      appsOf =
+        package: names:
+        lib.genAttrs names (name: {
+          type = "app";
+          program = "${package}/bin/${name}";
+        });
+      toolNames = [
+        "vm-prebuild"
+        "nix-closure-import"
+        "nixos-test-run"
+      ];
 
       # The tools as the user's flake pins them, also for tests that are
       # evaluated with another nixpkgs.
@@ -109,24 +119,24 @@
       apps =
         forEachSystem (
           pkgs:
-          lib.genAttrs [ "vm-prebuild" "nix-closure-import" "nixos-test-run" ] (name: {
-            type = "app";
-            program = "${tools pkgs}/bin/${name}";
-          })
+          let
+            apps = appsOf (tools pkgs) toolNames;
+          in
+          apps
           // {
             inherit (example.apps.${pkgs.stdenv.hostPlatform.system}) run-vm-tests;
-            default = {
-              type = "app";
-              program = "${tools pkgs}/bin/vm-prebuild";
-            };
+            default = apps.vm-prebuild;
           }
         )
         // forEachDarwin (
           package:
-          lib.genAttrs [ "default" "vm-prebuild" "nix-closure-import" "nixos-test-run" "run-vm-tests" ] (name: {
-            type = "app";
-            program = "${package}/bin/${name}";
-          })
+          appsOf package (
+            toolNames
+            ++ [
+              "run-vm-tests"
+              "default"
+            ]
+          )
         );
 
       checks =

@@ -16,32 +16,30 @@ let
     }:
     let
       inherit (pkgs) lib;
-      existing =
-        name: test:
-        # A module is imported once only.
-        let
-          missing = lib.optional (!(test.config ? prebuild)) testModule ++ modules;
-        in
-        if missing == [ ] then
-          test
-        else if test ? extend then
-          test.extend { modules = missing; }
-        else
-          throw "vm-prebuild: the test ${name} cannot be extended, which takes nixpkgs 25.05 or later; import vm-prebuild.lib.module into it, or pass its module instead of the test";
-    in
-    lib.mapAttrs (
-      name: test:
-      if lib.isDerivation test then
-        existing name test
-      else
+
+      fromModule =
+        name: module:
         pkgs.testers.runNixOSTest {
           imports = [
             testModule
-            test
+            module
           ]
           ++ modules;
           name = lib.mkDefault name;
-        }
+        };
+
+      # To extend a test is to evaluate it once more.
+      fromTest =
+        name: test:
+        if test ? config.prebuild && modules == [ ] then
+          test
+        else if test ? extend then
+          test.extend { modules = [ testModule ] ++ modules; }
+        else
+          throw "vm-prebuild: the test ${name} cannot be extended, which takes nixpkgs 25.05 or later\nhint: pass its module instead, or import vm-prebuild.lib.module there";
+    in
+    lib.mapAttrs (
+      name: test: if lib.isDerivation test then fromTest name test else fromModule name test
     ) tests;
 
   prebuild =

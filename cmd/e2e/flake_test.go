@@ -91,6 +91,19 @@ func TestFlakeOutputs(t *testing.T) {
 	})
 }
 
+// TestFlakeCheck builds all checks of this machine's system, which runs the example's
+// tests in the sandbox.
+func TestFlakeCheck(t *testing.T) {
+	need(t, manifestEnv)
+	dir := tree(t)
+	eachNix(t, func(t *testing.T, bin string) {
+		args := append([]string{"flake", "check", "path:" + dir, "-L"}, offline...)
+		if out, err := command(t, dir, filepath.Join(bin, "nix"), args...); err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+	})
+}
+
 // TestDarwin builds, runs and imports on macOS, as far as Nix can be told that it
 // is there, which ends in a sentence that says where it would work.
 func TestDarwin(t *testing.T) {
