@@ -45,7 +45,10 @@ let
       util-linux
       vhost-device-vsock
     ]
-    ++ lib.optional enableOCR tesseract4
+    # Screens are read as English; all languages are gigabytes.
+    ++ lib.optional (enableOCR && tesseract4 != null) (
+      tesseract4.override { enableLanguages = [ "eng" ]; }
+    )
   );
 in
 if enableNspawn then
