@@ -6,9 +6,10 @@
   # Changes to it, as nixpkgs takes them: the first sees the set as it is here, and
   # each the result of all as `final`.
   overlays ? [ ],
+  # nixpkgs' own lib can take the place of ours, to compare: derivations are the same.
+  lib ? import ./lib,
 }@args:
 let
-  lib = import ./lib;
   stdenv = import ./stdenv { inherit lib system isStatic; };
   packages =
     pkgs:

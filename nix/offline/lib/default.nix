@@ -20,7 +20,6 @@ let
       intersectAttrs
       isAttrs
       isBool
-      isFunction
       isInt
       isList
       isPath
@@ -76,6 +75,12 @@ let
     imap0 = f: xs: builtins.genList (n: f n (builtins.elemAt xs n)) (builtins.length xs);
     imap1 = f: lib.imap0 (n: f (n + 1));
     unique = builtins.foldl' (acc: x: if builtins.elem x acc then acc else acc ++ [ x ]) [ ];
+    reverseList =
+      xs:
+      let
+        n = builtins.length xs;
+      in
+      builtins.genList (i: builtins.elemAt xs (n - 1 - i)) n;
     sort = builtins.sort;
     naturalSort = builtins.sort (a: b: a < b);
 
@@ -130,6 +135,7 @@ let
       (if rest == 0 then "" else lib.toHexString rest) + digit (n - rest * 16);
 
     # Derivations and functions.
+    isFunction = f: builtins.isFunction f || builtins.isAttrs f && f ? __functor;
     isDerivation = x: builtins.isAttrs x && (x.type or null) == "derivation";
     getExe = drv: lib.getExe' drv (drv.meta.mainProgram or drv.pname or drv.name);
     getExe' = drv: name: "${drv}/bin/${name}";

@@ -35,24 +35,27 @@ let
             ];
       }
       // lib.optionalAttrs (module ? key) { inherit (module) key; };
+  # All modules, those that others import behind them, in the reverse of the order in
+  # which they are found: so nixpkgs concatenates the definitions of a list.
   collect =
     args: modules:
     let
-      add =
-        acc: module:
-        let
-          m = normalise args module;
-          here = acc // {
-            list = acc.list ++ [ m ];
-            keys = acc.keys // lib.optionalAttrs (m ? key) { ${m.key} = true; };
-          };
-        in
-        if m ? key && acc.keys ? ${m.key} then acc else builtins.foldl' add here m.imports;
+      named =
+        parent:
+        lib.imap0 (
+          i: module:
+          let
+            m = normalise args module;
+          in
+          { key = "${parent}:anonymous-${toString i}"; } // m
+        );
     in
-    (builtins.foldl' add {
-      list = [ ];
-      keys = { };
-    } modules).list;
+    lib.reverseList (
+      builtins.genericClosure {
+        startSet = named "" modules;
+        operator = m: named m.key m.imports;
+      }
+    );
 
   mergeOptions =
     loc: a: b:

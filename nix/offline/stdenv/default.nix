@@ -22,7 +22,7 @@ let
   mkDerivation =
     argsOrFunction:
     let
-      fn = if builtins.isFunction argsOrFunction then argsOrFunction else _: argsOrFunction;
+      fn = if lib.isFunction argsOrFunction then argsOrFunction else _: argsOrFunction;
       attrs = fn (attrs // { finalPackage = package; });
       raw = derivation (
         removeAttrs attrs evaluationOnly

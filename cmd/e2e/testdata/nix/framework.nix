@@ -5,9 +5,11 @@
   bin,
   # Tests that are run are another one each time: Nix would not run them again.
   now,
+  # Arguments of nix/offline.
+  offline ? { },
 }:
 let
-  pkgs = import ../../../../nix/offline { };
+  pkgs = import ../../../../nix/offline offline;
   inherit (pkgs) lib;
   tools = _: import ./tools.nix bin;
   testModule = import ../../../../nix/module.nix { vm-prebuild = tools; };

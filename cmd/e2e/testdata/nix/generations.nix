@@ -7,9 +7,11 @@
   bin,
   # For the test that is run: Nix would not run the same one again.
   now,
+  # Arguments of nix/offline.
+  offline ? { },
 }:
 let
-  pkgs = import ../../../../nix/offline { };
+  pkgs = import ../../../../nix/offline offline;
   inherit (pkgs) lib;
   inherit (lib) mkOption types;
   testModule = import ../../../../nix/module.nix { vm-prebuild = _: import ./tools.nix bin; };
