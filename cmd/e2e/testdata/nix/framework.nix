@@ -130,6 +130,10 @@ in
             buildCommand = "";
           });
         }).name;
+      script =
+        (test passing {
+          testScript = lib.mkForce ({ nodes, ... }: "${nodes.machine.system.name}.start()");
+        }).config.testScriptString;
       variables = nixos.nodes.machine.environment.variables;
       interactive = (test passing { interactive.name = lib.mkForce "by-hand"; }).driverInteractive.name;
     };
