@@ -33,7 +33,7 @@ in
   };
 
   config.testScriptString =
-    if builtins.isFunction config.testScript then
+    if lib.isFunction config.testScript then
       config.testScript { inherit (config) nodes containers; }
     else
       config.testScript;
