@@ -92,6 +92,7 @@ func TestFrameworkChanges(t *testing.T) {
 		"kept":          true,
 		"forced":        "forced",
 		"variables":     map[string]any{"EXTENDED": "yes"},
+		"script":        "machine.start()",
 		"interactive":   "nixos-test-driver-by-hand",
 	}
 	eachNix(t, func(t *testing.T, bin string) {

@@ -13,7 +13,6 @@ let
       elem
       filter
       foldl'
-      functionArgs
       genList
       hasAttr
       head
@@ -136,6 +135,7 @@ let
 
     # Derivations and functions.
     isFunction = f: builtins.isFunction f || builtins.isAttrs f && f ? __functor;
+    functionArgs = f: f.__functionArgs or (builtins.functionArgs f);
     isDerivation = x: builtins.isAttrs x && (x.type or null) == "derivation";
     getExe = drv: lib.getExe' drv (drv.meta.mainProgram or drv.pname or drv.name);
     getExe' = drv: name: "${drv}/bin/${name}";

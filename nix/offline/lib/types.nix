@@ -103,8 +103,11 @@ let
       t:
       mkType {
         name = "function";
-        check = builtins.isFunction;
-        merge = loc: defs: arg: t.merge loc (map (f: f arg) defs);
+        check = lib.isFunction;
+        merge = loc: defs: {
+          __functionArgs = builtins.foldl' (acc: f: acc // lib.functionArgs f) { } defs;
+          __functor = _: arg: t.merge loc (map (f: f arg) defs);
+        };
       };
     listOf =
       t:

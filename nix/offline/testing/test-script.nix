@@ -17,7 +17,12 @@ in
     testScript = mkOption {
       type = types.either types.str (types.functionTo types.str);
       # Only the arguments that the function asks for.
-      apply = script: if builtins.isFunction script then args: script (builtins.intersectAttrs (builtins.functionArgs script) args) else script;
+      apply =
+        script:
+        if lib.isFunction script then
+          args: script (builtins.intersectAttrs (lib.functionArgs script) args)
+        else
+          script;
       description = "The script, or a function from { nodes, containers, ... } to it.";
     };
     testScriptString = mkOption {
@@ -28,7 +33,7 @@ in
   };
 
   config.testScriptString =
-    if builtins.isFunction config.testScript then
+    if lib.isFunction config.testScript then
       config.testScript { inherit (config) nodes containers; }
     else
       config.testScript;

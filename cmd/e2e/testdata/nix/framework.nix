@@ -130,6 +130,10 @@ in
             buildCommand = "";
           });
         }).name;
+      script =
+        (test passing {
+          testScript = lib.mkForce ({ nodes, ... }: "${nodes.machine.system.name}.start()");
+        }).config.testScriptString;
       variables = nixos.nodes.machine.environment.variables;
       interactive = (test passing { interactive.name = lib.mkForce "by-hand"; }).driverInteractive.name;
     };
@@ -222,7 +226,6 @@ in
   # Tests that are run: by the sandbox as the derivation, by hand as the driver.
   runs = {
     pass = test passing { };
-    fail = test failing { };
     kept = test failing {
       prebuild.report = {
         keepOnFailure = true;
@@ -230,7 +233,6 @@ in
         junit = true;
       };
     };
-    keptPass = test passing { prebuild.report.keepOnFailure = true; };
     expectedFailure = pkgs.testers.testBuildFailure (test failing { }).config.rawTestDerivation;
     debug = test ''
       # ${now}
@@ -248,7 +250,10 @@ in
       # ${now}
       assert_equal(machine.succeed("echo star"), "star\n")
       print("the script ran")
-    '' { prebuild.scriptLanguage = "starlark"; };
+    '' {
+      prebuild.scriptLanguage = "starlark";
+      prebuild.report.keepOnFailure = true;
+    };
     # What the script names is in the machines' store, and nothing else of the host's.
     stored =
       let
