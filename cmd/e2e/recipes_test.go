@@ -93,7 +93,7 @@ func (m ciMachine) run(t *testing.T, script string) string {
 		}
 	}
 	// In a mount namespace, where it can be done: mounts go when its last process does.
-	begin := "if [ -e /dev/kvm ]; then cp -a /dev/kvm " + bin + "/kvm; mount --bind " + bin + "/kvm /dev/kvm; fi\n"
+	begin := "unset " + manifestEnv + "\nif [ -e /dev/kvm ]; then cp -a /dev/kvm " + bin + "/kvm; mount --bind " + bin + "/kvm /dev/kvm; fi\n"
 	if m.bare {
 		begin += "mount -t tmpfs -o mode=755 tmpfs /nix\n"
 	}
