@@ -14,14 +14,16 @@ import (
 )
 
 type command struct {
-	Manifest string   `env:"VM_PREBUILD_MANIFEST" placeholder:"FILE" help:"Manifest of the prebuilt tests."`
-	Jobs     int      `short:"j" placeholder:"N" help:"Run at most N tests at once. Default: as many as the processor has cores for."`
-	Filter   string   `placeholder:"REGEX" help:"Run only tests whose name matches."`
-	List     bool     `help:"List the tests, do not run them."`
-	JSON     bool     `name:"json" help:"Print JSON instead of text."`
-	JUnitXML string   `name:"junit-xml" placeholder:"FILE" help:"Write a JUnit report as well."`
-	Output   string   `short:"o" default:"./vm-test-results" placeholder:"DIR" help:"Directory for logs and results; every test gets a directory below it. Default: ${default}."`
-	Tests    []string `arg:"" optional:"" name:"test" help:"Tests to run; all when none is named."`
+	Manifest  string   `env:"VM_PREBUILD_MANIFEST" placeholder:"FILE" help:"Manifest of the prebuilt tests."`
+	Jobs      int      `short:"j" placeholder:"N" help:"Run at most N tests at once. Default: as many as the processor has cores for."`
+	Filter    string   `placeholder:"REGEX" help:"Run only tests whose name matches."`
+	Shard     string   `placeholder:"I/N" help:"Run only the Ith of N parts of the tests, which take about as long as each other."`
+	Durations []string `sep:"none" placeholder:"PATH" help:"Report of an earlier run (of --junit-xml or --json), or a directory with some, that --shard takes the tests' durations from. Can be repeated."`
+	List      bool     `help:"List the tests, do not run them."`
+	JSON      bool     `name:"json" help:"Print JSON instead of text."`
+	JUnitXML  string   `name:"junit-xml" placeholder:"FILE" help:"Write a JUnit report as well."`
+	Output    string   `short:"o" default:"./vm-test-results" placeholder:"DIR" help:"Directory for logs and results; every test gets a directory below it. Default: ${default}."`
+	Tests     []string `arg:"" optional:"" name:"test" help:"Tests to run; all when none is named."`
 }
 
 func main() {
@@ -33,6 +35,7 @@ func main() {
 			{Text: "Run all tests that were built", Command: "nix build .#run-vm-tests-with-cache && result/bin/run-vm-tests"},
 			{Text: "Run two tests, one after the other", Command: "run-vm-tests --manifest result/manifest.json --jobs 1 vm-help vm-themes"},
 			{Text: "Run the configuration tests and leave a report for the CI", Command: "run-vm-tests --filter '^vm-config' --junit-xml report.xml"},
+			{Text: "Run the second of five parts, balanced by what the tests took last time", Command: "run-vm-tests --shard 2/5 --durations report.xml"},
 		},
 		ExitStatus: []cli.Status{
 			{Code: cli.ExitOK, Meaning: "all tests passed"},
@@ -63,6 +66,9 @@ func (c *command) Run(ctx context.Context, out *cli.IO) error {
 	if err != nil {
 		return cli.Usagef("%w", err)
 	}
+	if names, err = c.shard(out, names); err != nil {
+		return err
+	}
 	if c.List {
 		return list(out, manifest, names, c.JSON)
 	}
@@ -78,6 +84,29 @@ func (c *command) Run(ctx context.Context, out *cli.IO) error {
 		return err
 	}
 	return verdict(report)
+}
+
+// shard picks the tests of the shard that is asked for. It may have none: a CI
+// system starts as many jobs as it was told to.
+func (c *command) shard(out *cli.IO, names []string) ([]string, error) {
+	if c.Shard == "" {
+		if len(c.Durations) > 0 {
+			return nil, cli.Usagef("--durations has no effect without --shard")
+		}
+		return names, nil
+	}
+	number, of, err := suite.ParseShard(c.Shard)
+	if err != nil {
+		return nil, cli.Usagef("--shard: %w", err)
+	}
+	durations, missing, err := suite.ReadDurations(c.Durations...)
+	if err != nil {
+		return nil, err
+	}
+	for _, path := range missing {
+		fmt.Fprintf(out.Stderr, "durations %s: there are none yet\n", path)
+	}
+	return suite.Split(names, durations, of)[number-1].Tests, nil
 }
 
 func (c *command) report(out *cli.IO, report *suite.Report) error {

@@ -181,6 +181,14 @@ func jsonError(data []byte, err error) error {
 // testName matches names that are also a name of a directory and safe to show.
 var testName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._+-]*$`)
 
+// CheckName says whether name can be that of a test.
+func CheckName(name string) error {
+	if !testName.MatchString(name) || len(name) > 200 {
+		return fmt.Errorf("test name %q: only letters, digits and ._+- are allowed, 200 at most", name)
+	}
+	return nil
+}
+
 func (m *Manifest) check() error {
 	if m.System == "" {
 		return errors.New("has no system")
@@ -189,8 +197,8 @@ func (m *Manifest) check() error {
 		return fmt.Errorf("closureInfo %q is not an absolute path", m.ClosureInfo)
 	}
 	for _, name := range m.Names() {
-		if !testName.MatchString(name) || len(name) > 200 {
-			return fmt.Errorf("test name %q: only letters, digits and ._+- are allowed, 200 at most", name)
+		if err := CheckName(name); err != nil {
+			return err
 		}
 		if err := m.Tests[name].check(); err != nil {
 			return fmt.Errorf("test %q: %w", name, err)

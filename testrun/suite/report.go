@@ -48,19 +48,25 @@ func (r *Report) Summary() string {
 			counts = append(counts, fmt.Sprintf("%d %s", n, s))
 		}
 	}
-	return fmt.Sprintf("%s in %s: %s", plural(len(r.Results), "test"),
-		seconds(time.Duration(r.DurationSeconds*float64(time.Second))), strings.Join(counts, ", "))
+	summary := fmt.Sprintf("%s in %s", plural(len(r.Results), "test"), seconds(time.Duration(r.DurationSeconds*float64(time.Second))))
+	if len(counts) > 0 {
+		summary += ": " + strings.Join(counts, ", ")
+	}
+	return summary
 }
+
+// junitName is the name of the suite, by which [ReadDurations] knows our reports.
+const junitName = "vm-tests"
 
 // WriteJUnit writes the results as JUnit XML: one suite with a case per test,
 // whose time-outs count as failures.
 func (r *Report) WriteJUnit(w io.Writer) error {
-	suite := junit.Testsuite{Name: "vm-tests", Time: fmt.Sprintf("%.3f", r.DurationSeconds)}
+	suite := junit.Testsuite{Name: junitName, Time: fmt.Sprintf("%.3f", r.DurationSeconds)}
 	suite.SetTimestamp(r.Started.UTC())
 	for _, result := range r.sorted() {
 		c := junit.Testcase{
 			Name:      result.Name,
-			Classname: "vm-tests",
+			Classname: junitName,
 			Time:      fmt.Sprintf("%.3f", result.DurationSeconds),
 		}
 		bad := &junit.Result{Message: result.Reason, Type: string(result.Status), Data: plainText(strings.Join(result.Tail, "\n"))}
