@@ -20,6 +20,9 @@ type Nix struct {
 	Args []string
 	// Log gets what nix says while it evaluates and builds; nil means nobody does.
 	Log io.Writer
+	// Jobs is how many processes evaluate at once; 0 means one for each CPU, as
+	// far as there is memory for them.
+	Jobs int
 }
 
 // NixError is the failure of a nix command.

@@ -151,7 +151,7 @@ func TestPlanErrors(t *testing.T) {
 		t.Errorf("no tests: %v", err)
 	}
 	_, err := nix.Plan(t.Context(), url+"#broken")
-	if want := "evaluating " + url + "#broken: nix eval: out of order"; err == nil || err.Error() != want {
+	if want := "evaluating " + url + "#broken: x: nix eval: out of order"; err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
 	if !strings.Contains(log.String(), "out of order") {

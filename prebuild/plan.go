@@ -5,14 +5,13 @@ package prebuild
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
-	"strings"
 
 	"golang.org/x/sync/errgroup"
+
+	"vm-prebuild/testrun/suite"
 )
 
 // Plan says what has to be done before VM tests can run.
@@ -23,6 +22,7 @@ type Plan struct {
 	Fetch         []string      `json:"fetch"` // store paths to fetch, of all tests together
 	DownloadBytes int64         `json:"downloadBytes"`
 	UnpackedBytes int64         `json:"unpackedBytes"`
+	Shards        []suite.Shard `json:"shards,omitempty"` // made by [Split], if asked for
 }
 
 // PlannedTest is one test of a [Plan].
@@ -52,27 +52,6 @@ func (p *Plan) Ready() (n int) {
 // ErrNoTests is returned when an installable has no VM tests.
 var ErrNoTests = errors.New("no VM tests\nhint: a VM test is a derivation that has a driver attribute or requires the system feature nixos-test")
 
-// findTests is applied to the installable's value: a test, or a set with tests
-// among other things. Tests made by nixpkgs' runTest have a driver; a derivation
-// that runs a test in another way requires the feature nixos-test.
-const findTests = `value:
-let
-  isDerivation = v: (v.type or null) == "derivation";
-  isTest = v: isDerivation v
-    && (v ? driver || builtins.elem "nixos-test" (v.requiredSystemFeatures or [ ]));
-  set = if isDerivation value then { ${value.name} = value; } else value;
-  path = builtins.unsafeDiscardStringContext;
-  describe = name: {
-    inherit name;
-    value = {
-      derivation = path set.${name}.drvPath;
-      target = path (set.${name}.driver.drvPath or set.${name}.drvPath);
-    };
-  };
-in
-builtins.listToAttrs (map describe
-  (builtins.filter (name: isTest set.${name}) (builtins.attrNames set)))`
-
 // parallelDryRuns bounds how many nix processes look for what tests miss. They
 // mostly wait for binary caches.
 const parallelDryRuns = 8
@@ -81,12 +60,9 @@ const parallelDryRuns = 8
 // test or a set with tests, and finds out what each test misses in the store.
 // It builds nothing.
 func (n *Nix) Plan(ctx context.Context, installable string) (*Plan, error) {
-	tests, err := n.findTests(ctx, installable)
+	tests, err := n.Tests(ctx, installable)
 	if err != nil {
 		return nil, err
-	}
-	if len(tests) == 0 {
-		return nil, fmt.Errorf("%s: %w", installable, ErrNoTests)
 	}
 	outputs, err := n.outputsOf(ctx)
 	if err != nil {
@@ -125,28 +101,6 @@ func (n *Nix) Plan(ctx context.Context, installable string) (*Plan, error) {
 		})
 	}
 	return plan, group.Wait()
-}
-
-func (n *Nix) findTests(ctx context.Context, installable string) ([]PlannedTest, error) {
-	n.say("evaluating %s", installable)
-	args := append([]string{"--json", "--apply", findTests}, n.Args...)
-	stdout, _, err := n.run(ctx, n.Log, "eval", append(args, installable)...)
-	if err != nil {
-		return nil, fmt.Errorf("evaluating %s: %w", installable, err)
-	}
-	var found map[string]struct{ Derivation, Target string }
-	if err := json.Unmarshal(stdout, &found); err != nil {
-		return nil, fmt.Errorf("reading what nix eval printed: %w", err)
-	}
-	var tests []PlannedTest
-	for _, name := range slices.Sorted(maps.Keys(found)) {
-		tests = append(tests, PlannedTest{
-			Name:       strings.TrimPrefix(name, "vm-test-run-"),
-			Derivation: found[name].Derivation,
-			Target:     found[name].Target,
-		})
-	}
-	return tests, nil
 }
 
 func (n *Nix) dryRun(ctx context.Context, targets ...string) (missing, error) {

@@ -3,6 +3,7 @@ package prebuild
 import (
 	"fmt"
 	"io"
+	"strings"
 	"text/tabwriter"
 
 	"vm-prebuild/testrun/suite"
@@ -24,7 +25,19 @@ func (p *Plan) WriteTable(w io.Writer) error {
 	}
 	_, err := fmt.Fprintf(w, "%s, %d ready; all together: %s to build, %s to fetch (%s)\n", plural(len(p.Tests), "test"),
 		p.Ready(), plural(len(p.Build), "derivation"), plural(len(p.Fetch), "path"), size(p.DownloadBytes))
-	return err
+	if err != nil || len(p.Shards) == 0 {
+		return err
+	}
+	table = tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprint(table, "\nSHARD\tTIME\tTESTS\n")
+	for _, s := range p.Shards {
+		time := "unknown"
+		if s.Seconds > 0 {
+			time = fmt.Sprintf("%.1f s", s.Seconds)
+		}
+		fmt.Fprintf(table, "%d/%d\t%s\t%s\n", s.Number, s.Of, time, strings.Join(s.Tests, " "))
+	}
+	return table.Flush()
 }
 
 // WriteTestTable writes the tests of a manifest as text, a test a line.

@@ -70,8 +70,8 @@ func limits(jobs, tests int) (maxJobs, cores int) {
 	return tests, runtime.GOMAXPROCS(0)
 }
 
-// memAvailableMiB asks the kernel how much memory can be used without swapping.
-func memAvailableMiB() (int, error) {
+// AvailableMemoryMiB asks the kernel how much memory can be used without swapping.
+func AvailableMemoryMiB() (int, error) {
 	f, err := os.Open("/proc/meminfo")
 	if err != nil {
 		return 0, fmt.Errorf("finding out the available memory: %w", err)

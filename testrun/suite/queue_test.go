@@ -71,7 +71,7 @@ func TestLimits(t *testing.T) {
 }
 
 func TestMemAvailable(t *testing.T) {
-	if mib, err := memAvailableMiB(); err != nil || mib < 16 {
+	if mib, err := AvailableMemoryMiB(); err != nil || mib < 16 {
 		t.Errorf("%d MiB, %v", mib, err)
 	}
 }

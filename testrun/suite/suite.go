@@ -150,7 +150,7 @@ func (o *Options) setDefaults() error {
 		return fmt.Errorf("making the output directory: %w", err)
 	}
 	if o.MemoryMiB == 0 {
-		available, err := memAvailableMiB()
+		available, err := AvailableMemoryMiB()
 		if err != nil {
 			return err
 		}
