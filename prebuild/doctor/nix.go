@@ -1,0 +1,260 @@
+package doctor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+
+	"vm-prebuild/prebuild"
+)
+
+func contains(list []string, s string) bool { return slices.Contains(list, s) }
+
+// oldestMajor and oldestMinor are of the oldest Nix that we work with.
+const oldestMajor, oldestMinor = 2, 8
+
+// nixVersion finds out whether there is a Nix that can be used. Where there is
+// none, the other checks that ask it have nothing to say.
+func nixVersion(ctx context.Context, m *Machine) Result {
+	const install = "install Nix 2.8 or newer: apt install nix-bin, dnf install nix, or the installer of nixos.org"
+	version, err := m.Version(ctx)
+	if errors.Is(err, prebuild.ErrNoNix) {
+		return missing(install, "there is no nix command in PATH")
+	}
+	if err != nil {
+		return missing(install, "nix does not work: %v", err)
+	}
+	if !version.AtLeast(oldestMajor, oldestMinor) {
+		return missing(install, "Nix %v is older than %d.%d", version, oldestMajor, oldestMinor)
+	}
+	if _, err := m.Settings(ctx); err != nil {
+		return missing("mend what nix says of its settings: nix --extra-experimental-features nix-command show-config",
+			"Nix %v does not show its settings: %v", version, err)
+	}
+	return ok("Nix %v is new enough", version)
+}
+
+// store connects to the store, through the daemon if there is one.
+func store(ctx context.Context, m *Machine) Result {
+	if _, err := m.Version(ctx); err != nil {
+		return Result{}
+	}
+	info, err := m.Ping(ctx)
+	if err != nil {
+		remedy := "systemctl start nix-daemon"
+		if !strings.Contains(err.Error(), "connect") {
+			remedy = "nix --extra-experimental-features nix-command store ping # says it, too"
+		}
+		return missing(remedy, "Nix does not reach its store: %v", err)
+	}
+	return ok("Nix reaches its store (%s)", info.URL)
+}
+
+// trustedUser finds out whether the daemon takes this user's settings.
+func trustedUser(ctx context.Context, m *Machine) Result {
+	settings, err := m.Settings(ctx)
+	if err != nil {
+		return Result{}
+	}
+	info, err := m.Ping(ctx)
+	if err != nil || info.URL == "local" {
+		return Result{} // without a daemon there is nobody to be trusted by
+	}
+	trusted := m.IsRoot || slices.ContainsFunc(settings.List("trusted-users"), func(entry string) bool {
+		name, isGroup := strings.CutPrefix(entry, "@")
+		return entry == "*" || entry == m.User || isGroup && contains(m.Groups, name)
+	})
+	if info.Trusted != nil {
+		trusted = *info.Trusted // what the daemon says is what counts
+	}
+	if !trusted {
+		return warning(m.setting("extra-trusted-users", m.User),
+			"the daemon does not trust %s, and takes neither binary caches nor sandbox-paths nor system-features nor paths without signatures from that user", m.User)
+	}
+	return ok("the daemon trusts %s", m.User)
+}
+
+// buildGroup is the group of the users that Nix builds as, unless it builds as
+// the user that calls it.
+func (m *Machine) buildGroup(settings prebuild.Settings) (group, bool) {
+	name := settings["build-users-group"]
+	if name == "" || settings["auto-allocate-uids"] == "true" {
+		return group{}, false
+	}
+	return find(m.groups(), func(g group) bool { return g.name == name })
+}
+
+// buildUsers finds out whether there are users to build as. A Nix that runs as
+// root builds nothing without them.
+func buildUsers(ctx context.Context, m *Machine) Result {
+	settings, err := m.Settings(ctx)
+	if err != nil || settings["build-users-group"] == "" || settings["auto-allocate-uids"] == "true" {
+		return Result{}
+	}
+	info, err := m.Ping(ctx)
+	if err != nil || info.URL == "local" && !m.IsRoot {
+		return Result{}
+	}
+	name := settings["build-users-group"]
+	builders, found := m.buildGroup(settings)
+	remedy := fmt.Sprintf("groupadd --system %[1]s; for n in 1 2 3 4 5 6 7 8; do useradd --system --no-create-home --gid %[1]s --groups %[1]s %[1]s$n; done", name)
+	if !found {
+		return missing(remedy, "Nix builds as the users of the group %s, which does not exist", name)
+	}
+	if len(builders.members) == 0 {
+		return missing(remedy, "Nix builds as the users of the group %s, which has none", name)
+	}
+	return ok("Nix builds as %d users", len(builders.members))
+}
+
+// lacking returns those of the wanted entries that a setting does not have.
+func lacking(settings prebuild.Settings, name string, wanted ...string) (lacks []string) {
+	for _, w := range wanted {
+		if !settings.Has(name, w) {
+			lacks = append(lacks, w)
+		}
+	}
+	return lacks
+}
+
+func experimentalFeatures(ctx context.Context, m *Machine) Result {
+	settings, err := m.Settings(ctx)
+	if err != nil {
+		return Result{}
+	}
+	if lacks := lacking(settings, "experimental-features", "nix-command", "flakes"); len(lacks) > 0 {
+		features := strings.Join(lacks, " ")
+		return warning(m.setting("extra-experimental-features", features),
+			"nix build and nix flake check need the experimental features %s; vm-prebuild enables them for itself", features)
+	}
+	return ok("nix-command and flakes are enabled")
+}
+
+// systemFeatures finds out whether Nix builds tests, here or on another machine.
+func systemFeatures(ctx context.Context, m *Machine) Result {
+	settings, err := m.Settings(ctx)
+	if err != nil {
+		return Result{}
+	}
+	needed := []string{"nixos-test", "kvm"}
+	lacks := lacking(settings, "system-features", needed...)
+	if len(lacks) == 0 {
+		return ok("Nix builds what requires the features nixos-test and kvm")
+	}
+	if uri := m.remoteBuilder(settings, needed); uri != "" {
+		return ok("Nix has what requires the features nixos-test and kvm built by %s", uri)
+	}
+	features := strings.Join(lacks, " ")
+	return missing(m.setting("extra-system-features", features),
+		"Nix refuses to build tests: its system-features lack %s", features)
+}
+
+// remoteBuilder is a machine that builds for this one and has the features.
+func (m *Machine) remoteBuilder(settings prebuild.Settings, needed []string) string {
+	text := settings["builders"]
+	if file, isFile := strings.CutPrefix(text, "@"); isFile {
+		content, _ := os.ReadFile(m.path(file)) // no such file means no builders
+		text = string(content)
+	}
+	system := map[string]string{"amd64": "x86_64-linux", "arm64": "aarch64-linux"}[runtime.GOARCH]
+	for line := range strings.FieldsFuncSeq(text, func(r rune) bool { return r == ';' || r == '\n' }) {
+		line, _, _ = strings.Cut(line, "#")
+		// URI, systems, key, jobs, speed, features, mandatory features, host key
+		fields := strings.Fields(line)
+		if len(fields) < 6 || !contains(strings.Split(fields[1], ","), system) {
+			continue
+		}
+		features := strings.Split(fields[5], ",")
+		if len(fields) > 6 {
+			features = append(features, strings.Split(fields[6], ",")...)
+		}
+		if !slices.ContainsFunc(needed, func(f string) bool { return !contains(features, f) }) {
+			return fields[0]
+		}
+	}
+	return ""
+}
+
+// uidRange finds out whether Nix builds tests that have containers.
+func uidRange(ctx context.Context, m *Machine) Result {
+	settings, err := m.Settings(ctx)
+	if err != nil {
+		return Result{}
+	}
+	if version, err := m.Version(ctx); err != nil || !version.AtLeast(2, 12) {
+		return warning("install Nix 2.12 or newer", "this Nix does not know the feature uid-range, which tests with containers need")
+	}
+	var remedies []string
+	if lacks := lacking(settings, "experimental-features", "auto-allocate-uids", "cgroups"); len(lacks) > 0 {
+		remedies = append(remedies, m.setting("extra-experimental-features", strings.Join(lacks, " ")))
+	}
+	if settings["auto-allocate-uids"] != "true" {
+		remedies = append(remedies, m.setting("auto-allocate-uids", "true"))
+	}
+	if !settings.Has("system-features", "uid-range") {
+		remedies = append(remedies, m.setting("extra-system-features", "uid-range"))
+	}
+	if len(remedies) > 0 {
+		return warning(strings.Join(remedies, "\n"), "Nix does not build tests with containers, which need the feature uid-range")
+	}
+	return ok("Nix builds what requires the feature uid-range")
+}
+
+func sandbox(ctx context.Context, m *Machine) Result {
+	settings, err := m.Settings(ctx)
+	if err != nil {
+		return Result{}
+	}
+	switch settings["sandbox"] {
+	case "true":
+		return ok("builds run in a sandbox")
+	case "relaxed":
+		return warning(m.setting("sandbox", "true"), "a build may ask to run outside of the sandbox")
+	default:
+		return warning(m.setting("sandbox", "true"), "builds run without a sandbox: a test that passes may depend on this machine's files and network")
+	}
+}
+
+// sandboxPaths finds out whether the paths that builds are to see exist: if one
+// does not, no build starts.
+func sandboxPaths(ctx context.Context, m *Machine) Result {
+	settings, err := m.Settings(ctx)
+	if err != nil || settings["sandbox"] == "false" {
+		return Result{}
+	}
+	paths := settings.List("sandbox-paths")
+	for _, entry := range paths {
+		target, source, found := strings.Cut(entry, "=")
+		if !found {
+			source = target
+		}
+		if _, optional := strings.CutSuffix(source, "?"); optional {
+			continue
+		}
+		if _, err := os.Stat(m.path(source)); err != nil {
+			return missing("remove "+entry+" from sandbox-paths in "+m.ConfDir+"/nix.conf, or put a ? behind it",
+				"no build starts: sandbox-paths has %s, which cannot be found", source)
+		}
+	}
+	return ok("sandbox-paths has %d paths, and they exist", len(paths))
+}
+
+// devnet finds out whether builds see the devices that connect machines and
+// containers.
+func devnet(ctx context.Context, m *Machine) Result {
+	settings, err := m.Settings(ctx)
+	if err != nil || settings["sandbox"] == "false" {
+		return Result{}
+	}
+	for _, entry := range settings.List("sandbox-paths") {
+		target, _, _ := strings.Cut(strings.TrimSuffix(entry, "?"), "=")
+		if target == "/dev" || target == "/dev/net" || target == "/dev/net/tun" {
+			return ok("builds see %s", target)
+		}
+	}
+	return warning(m.setting("extra-sandbox-paths", "/dev/net"), "builds do not see /dev/net, which tests need that connect machines and containers")
+}
