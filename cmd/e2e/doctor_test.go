@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -222,10 +223,81 @@ func TestDoctorRemedies(t *testing.T) {
 	if out, err := builds(env, oldStyle...); err == nil || !strings.Contains(out, dir+"/gone") {
 		t.Errorf("Nix builds: %v\n%s", err, out)
 	}
-	// So does a daemon that is not there.
+	// So does a daemon that is not there, and one that never answers.
 	got := diagnose(t, doctorCommand(t, "NIX_REMOTE=daemon", "NIX_DAEMON_SOCKET_PATH="+dir+"/socket"))["store"]
 	if got.State != doctor.Missing || !strings.Contains(got.Finding, "cannot connect to socket") {
 		t.Errorf("%+v", got)
+	}
+	socket := filepath.Join(dir, "mute")
+	mute, err := new(net.ListenConfig).Listen(t.Context(), "unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mute.Close()
+	start := time.Now()
+	got = diagnose(t, doctorCommand(t, "NIX_REMOTE=daemon", "NIX_DAEMON_SOCKET_PATH="+socket))["store"]
+	if got.State != doctor.Missing || !strings.HasSuffix(got.Finding, "no answer within 10s") || time.Since(start) > 30*time.Second {
+		t.Errorf("%v after %v", got, time.Since(start))
+	}
+}
+
+// A user is trusted when a real daemon takes that user's settings.
+func TestDoctorTrustedUser(t *testing.T) {
+	need(t, manifestEnv)
+	if os.Geteuid() != 0 {
+		if os.Getenv("CI") != "" {
+			t.Fatal("not root")
+		}
+		t.Skip("becoming another user needs root")
+	}
+	// Not below t.TempDir, which other users may not enter.
+	dir, err := os.MkdirTemp("", "doctor")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	nobody := &syscall.Credential{Uid: 65534, Gid: 65534}
+	for _, trusted := range []string{"", "extra-trusted-users = nobody"} {
+		socket := filepath.Join(dir, fmt.Sprintf("socket-%d", len(trusted)))
+		env := append(os.Environ(), "NIX_DAEMON_SOCKET_PATH="+socket, "HOME="+dir,
+			"NIX_CONFIG="+os.Getenv("NIX_CONFIG")+trusted+"\n")
+		ctx, stop := context.WithCancel(t.Context())
+		daemon := exec.CommandContext(ctx, "nix-daemon")
+		daemon.Env = append(env, "NIX_REMOTE=local")
+		if err := daemon.Start(); err != nil {
+			t.Fatal(err)
+		}
+		for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+			if _, err := os.Stat(socket); err == nil {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatal("the daemon does not start")
+			}
+		}
+		cmd := doctorCommand(t)
+		cmd.Dir, cmd.Env = dir, append(env, "NIX_REMOTE=daemon")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: nobody}
+		checks := diagnose(t, cmd)
+		if got := checks["store"]; got.State != doctor.OK || !strings.Contains(got.Finding, "(daemon)") {
+			t.Errorf("%+v", got)
+		}
+		// What a build sees is a setting that only trusted users may make.
+		build := exec.CommandContext(t.Context(), "nix-build", "--no-out-link", "--option", "extra-sandbox-paths", "/of-client="+dir, "--expr",
+			fmt.Sprintf(`derivation { name = "trust-%d"; system = "x86_64-linux"; builder = "/bin/sh"; args = [ "-c" "test -e /of-client && echo > $out" ]; }`, time.Now().UnixNano()))
+		build.Dir, build.Env, build.SysProcAttr = cmd.Dir, cmd.Env, cmd.SysProcAttr
+		out, err := build.CombinedOutput()
+		if (err == nil) != (trusted != "") || err != nil && !strings.Contains(string(out), "failed with exit code 1") {
+			t.Errorf("%q: %v\n%s", trusted, err, out)
+		}
+		if got := checks["trusted-user"]; (got.State == doctor.OK) != (err == nil) || !strings.Contains(got.Finding, "nobody") {
+			t.Errorf("%+v", got)
+		}
+		stop()
+		_ = daemon.Wait() // killed
 	}
 }
 

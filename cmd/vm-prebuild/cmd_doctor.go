@@ -23,7 +23,7 @@ func (doctorCommand) Examples() []cli.Example {
 
 // Run examines this machine.
 func (c *doctorCommand) Run(ctx context.Context, out *cli.IO) error {
-	report := doctor.Examine(ctx, doctor.ThisMachine())
+	report := doctor.Examine(ctx)
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}

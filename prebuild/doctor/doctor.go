@@ -48,7 +48,7 @@ func (r *Report) Count(s State) (n int) {
 // machine returns the zero value.
 type check struct {
 	name  string
-	probe func(context.Context, *Machine) Result
+	probe func(context.Context, *machine) Result
 }
 
 // checks are all checks, in the order in which they are shown.
@@ -76,17 +76,20 @@ var checks = []check{
 	{"tmp-reflink", tmpReflink},
 }
 
-// deadline bounds each probe: a daemon or a file system of a network may never
-// answer.
-const deadline = 15 * time.Second
+// deadline bounds each probe: a device or a file system of a network may never
+// answer. Nix is given less, so that a daemon that does not is what a check finds.
+const (
+	deadline    = 30 * time.Second
+	nixDeadline = 10 * time.Second
+)
 
-// Examine makes all checks, at once, and returns what they have found in their
-// order. It takes a quarter of a minute at most.
-func Examine(ctx context.Context, m *Machine) *Report {
-	return examine(ctx, m, checks, deadline)
+// Examine makes all checks of this machine, at once, and returns what they have
+// found in their order. It takes half a minute at most.
+func Examine(ctx context.Context) *Report {
+	return examine(ctx, thisMachine(), checks, deadline)
 }
 
-func examine(ctx context.Context, m *Machine, checks []check, deadline time.Duration) *Report {
+func examine(ctx context.Context, m *machine, checks []check, deadline time.Duration) *Report {
 	ctx, cancel := context.WithTimeout(ctx, deadline)
 	defer cancel()
 	found := make([]Result, len(checks))
@@ -106,13 +109,15 @@ func examine(ctx context.Context, m *Machine, checks []check, deadline time.Dura
 }
 
 // run makes one check. A probe that does not end with its context is left alone.
-func (c check) run(ctx context.Context, m *Machine, deadline time.Duration) Result {
+func (c check) run(ctx context.Context, m *machine, deadline time.Duration) Result {
 	ended := make(chan Result, 1)
 	go func() { ended <- c.probe(ctx, m) }()
 	var result Result
 	select {
 	case result = <-ended:
 	case <-ctx.Done():
+	}
+	if ctx.Err() != nil {
 		result = Result{State: Warning, Finding: fmt.Sprintf("it is not known: there was no answer within %v", deadline)}
 	}
 	result.Check = c.name

@@ -44,40 +44,40 @@ func settings(text string) prebuild.Settings {
 // fake is a machine with which all is well, seen by a user of the group wheel,
 // that a test spoils.
 type fake struct {
-	*Machine
-	t        *testing.T
-	settings prebuild.Settings
-	version  prebuild.Version
-	store    prebuild.StoreInfo
-	volumes  map[string]Volume
+	*machine
+	t           *testing.T
+	nixSettings prebuild.Settings
+	nixVersion  prebuild.Version
+	info        prebuild.StoreInfo
+	volumes     map[string]volumeInfo
 }
 
 func newFake(t *testing.T) *fake {
 	t.Helper()
 	f := &fake{
-		t:        t,
-		settings: settings(goodSettings),
-		version:  prebuild.Version{Major: 2, Minor: 26},
-		store:    prebuild.StoreInfo{URL: "daemon"},
-		volumes:  map[string]Volume{"/nix/store": {FreeMiB: 100 << 10}, "/tmp": {FreeMiB: 50 << 10}, "/var/tmp": {FreeMiB: 60 << 10}},
+		t:           t,
+		nixSettings: settings(goodSettings),
+		nixVersion:  prebuild.Version{Major: 2, Minor: 26},
+		info:        prebuild.StoreInfo{URL: "daemon"},
+		volumes:     map[string]volumeInfo{"/nix/store": {freeMiB: 100 << 10}, "/tmp": {freeMiB: 50 << 10}, "/var/tmp": {freeMiB: 60 << 10}},
 	}
-	f.Machine = &Machine{
-		Root: t.TempDir(), User: "alice", Groups: []string{"users", "wheel"}, StoreDir: "/nix/store", TmpDir: "/tmp", ConfDir: "/etc/nix",
-		Cores:     func() int { return 8 },
-		MemoryMiB: func() (int, error) { return 16 << 10, nil },
-		KVM:       func(context.Context) accel.Result { return accel.Result{KVM: true} },
-		QEMU:      func(context.Context) (string, string) { return "/usr/bin/qemu-system-x86_64", "10.0.2" },
-		Version:   func(context.Context) (prebuild.Version, error) { return f.version, nil },
-		Settings:  func(context.Context) (prebuild.Settings, error) { return f.settings, nil },
-		Ping:      func(context.Context) (prebuild.StoreInfo, error) { return f.store, nil },
-		Volume: func(dir string) (Volume, error) {
+	f.machine = &machine{
+		root: t.TempDir(), user: "alice", userGroups: []string{"users", "wheel"}, storeDir: "/nix/store", tmpDir: "/tmp", confDir: "/etc/nix",
+		cores:     func() int { return 8 },
+		memoryMiB: func() (int, error) { return 16 << 10, nil },
+		kvm:       func(context.Context) accel.Result { return accel.Result{KVM: true} },
+		qemu:      func(context.Context) (string, string) { return "/usr/bin/qemu-system-x86_64", "10.0.2" },
+		version:   func(context.Context) (prebuild.Version, error) { return f.nixVersion, nil },
+		settings:  func(context.Context) (prebuild.Settings, error) { return f.nixSettings, nil },
+		ping:      func(context.Context) (prebuild.StoreInfo, error) { return f.info, nil },
+		volume: func(dir string) (volumeInfo, error) {
 			v, ok := f.volumes[dir]
 			if !ok {
 				return v, os.ErrNotExist
 			}
 			return v, nil
 		},
-		Reflink: func(string) (bool, string, error) { return true, "btrfs", nil },
+		reflink: func(string) (bool, string, error) { return true, "btrfs", nil },
 	}
 	f.file("dev/kvm", "", 0o666)
 	f.file("dev/net/tun", "", 0o666)
@@ -113,11 +113,11 @@ func (f *fake) remove(name string) {
 
 func (f *fake) set(line string) {
 	name, value, _ := strings.Cut(line, " = ")
-	f.settings[name] = value
+	f.nixSettings[name] = value
 }
 
 func TestAllIsWell(t *testing.T) {
-	report := Examine(t.Context(), newFake(t).Machine)
+	report := examine(t.Context(), newFake(t).machine, checks, deadline)
 	for _, c := range report.Checks {
 		if c.State != OK || c.Remedy != "" || c.Finding == "" {
 			t.Errorf("%+v", c)
@@ -142,47 +142,49 @@ func TestChecks(t *testing.T) {
 		{"no KVM of AMD", func(f *fake) { f.remove("dev/kvm"); f.file("proc/cpuinfo", "x\nflags : svm\n", 0o444) }, "kvm", Warning, "there is no", "modprobe kvm_amd"},
 		{"no KVM in a virtual machine", func(f *fake) { f.remove("dev/kvm"); f.file("proc/cpuinfo", "x\nflags : hypervisor\n", 0o444) }, "kvm", Warning, "there is no", "nested virtualisation in the host"},
 		{"no KVM at all", func(f *fake) { f.remove("dev/kvm"); f.remove("proc/cpuinfo") }, "kvm", Warning, "there is no", "firmware"},
-		{"KVM that does not run", func(f *fake) { f.KVM = func(context.Context) accel.Result { return oldKVM } }, "kvm", Warning,
+		{"KVM that does not run", func(f *fake) { f.kvm = func(context.Context) accel.Result { return oldKVM } }, "kvm", Warning,
 			"/dev/kvm opens, but no guest can use it, so machines run under TCG, several times slower; each instruction is emulated", "nested"},
 		{"KVM that is a directory", func(f *fake) { f.remove("dev/kvm"); f.file("dev/kvm/x", "", 0o666) }, "kvm", Warning, "may not be opened by alice", "udevadm trigger"},
 
 		{"no Nix", func(f *fake) {
-			f.Machine.Version = func(context.Context) (prebuild.Version, error) { return prebuild.Version{}, prebuild.ErrNoNix }
+			f.version = func(context.Context) (prebuild.Version, error) { return prebuild.Version{}, prebuild.ErrNoNix }
 		}, "nix", Missing, "there is no nix command in PATH", "install Nix 2.8 or newer"},
 		{"a Nix that crashes", func(f *fake) {
-			f.Machine.Version = func(context.Context) (prebuild.Version, error) { return prebuild.Version{}, errors.New("exit status 127") }
+			f.version = func(context.Context) (prebuild.Version, error) {
+				return prebuild.Version{}, errors.New("exit status 127")
+			}
 		}, "nix", Missing, "nix does not work: exit status 127", "install"},
-		{"an old Nix", func(f *fake) { f.version = prebuild.Version{Major: 2, Minor: 7} }, "nix", Missing, "Nix 2.7 is older than 2.8", "install"},
+		{"an old Nix", func(f *fake) { f.nixVersion = prebuild.Version{Major: 2, Minor: 7} }, "nix", Missing, "Nix 2.7 is older than 2.8", "install"},
 		{"bad settings", func(f *fake) {
-			f.Machine.Settings = func(context.Context) (prebuild.Settings, error) { return nil, errors.New("syntax error") }
+			f.settings = func(context.Context) (prebuild.Settings, error) { return nil, errors.New("syntax error") }
 		}, "nix", Missing, "does not show its settings: syntax error", "show-config"},
 
 		{"no daemon", func(f *fake) {
-			f.Machine.Ping = func(context.Context) (prebuild.StoreInfo, error) {
+			f.ping = func(context.Context) (prebuild.StoreInfo, error) {
 				return prebuild.StoreInfo{}, errors.New("cannot connect to socket")
 			}
-		}, "store", Missing, "cannot connect to socket", "systemctl start nix-daemon"},
+		}, "store", Missing, "cannot connect to socket", "systemctl restart nix-daemon"},
 		{"a store that is broken", func(f *fake) {
-			f.Machine.Ping = func(context.Context) (prebuild.StoreInfo, error) {
-				return prebuild.StoreInfo{}, errors.New("database disk image is malformed")
+			f.ping = func(context.Context) (prebuild.StoreInfo, error) {
+				return prebuild.StoreInfo{}, &prebuild.NixError{Message: "database disk image is malformed"}
 			}
 		}, "store", Missing, "malformed", "store ping"},
 
 		{"a user that is not trusted", func(f *fake) { f.set("trusted-users = root bob @admin") }, "trusted-user", Warning, "does not trust alice", "extra-trusted-users = alice"},
-		{"a user that the daemon distrusts", func(f *fake) { f.store.Trusted = new(bool) }, "trusted-user", Warning, "does not trust alice", "/etc/nix/nix.conf: "},
+		{"a user that the daemon distrusts", func(f *fake) { f.info.Trusted = new(bool) }, "trusted-user", Warning, "does not trust alice", "/etc/nix/nix.conf: "},
 		{"everybody is trusted", func(f *fake) { f.set("trusted-users = *") }, "trusted-user", OK, "trusts alice", ""},
 		{"the user itself is trusted", func(f *fake) { f.set("trusted-users = alice") }, "trusted-user", OK, "trusts alice", ""},
-		{"no daemon to be trusted by", func(f *fake) { f.store.URL = "local"; f.set("trusted-users = ") }, "trusted-user", "", "", ""},
+		{"no daemon to be trusted by", func(f *fake) { f.info.URL = "local"; f.set("trusted-users = ") }, "trusted-user", "", "", ""},
 
 		{"build users", func(f *fake) { f.set("auto-allocate-uids = false") }, "build-users", OK, "2 users", ""},
 		{"no group of build users", func(f *fake) { f.set("auto-allocate-uids = false"); f.file("etc/group", "root:x:0:\n", 0o644) },
 			"build-users", Missing, "nixbld, which does not exist", "groupadd --system nixbld"},
 		{"no build users", func(f *fake) { f.set("auto-allocate-uids = false"); f.file("etc/group", "nixbld:x:30000:\n", 0o644) },
 			"build-users", Missing, "nixbld, which has none", "useradd"},
-		{"a store of one's own", func(f *fake) { f.set("auto-allocate-uids = false"); f.store.URL = "local"; f.remove("etc/group") }, "build-users", "", "", ""},
+		{"a store of one's own", func(f *fake) { f.set("auto-allocate-uids = false"); f.info.URL = "local"; f.remove("etc/group") }, "build-users", "", "", ""},
 		{"root's store", func(f *fake) {
 			f.set("auto-allocate-uids = false")
-			f.store.URL, f.IsRoot = "local", true
+			f.info.URL, f.isRoot = "local", true
 			f.remove("etc/group")
 		}, "build-users", Missing, "does not exist", "groupadd"},
 
@@ -214,7 +216,7 @@ func TestChecks(t *testing.T) {
 		}, "uid-range", Warning, "tests with containers",
 			"/etc/nix/nix.conf: extra-experimental-features = auto-allocate-uids\n/etc/nix/nix.conf: auto-allocate-uids = true\n/etc/nix/nix.conf: extra-system-features = uid-range"},
 		{"no uid-range on NixOS", func(f *fake) { f.set("auto-allocate-uids = false"); f.file("etc/NIXOS", "", 0o644) }, "uid-range", Warning, "", "configuration.nix: nix.settings.auto-allocate-uids = true;"},
-		{"a Nix before uid-range", func(f *fake) { f.version.Minor = 11 }, "uid-range", Warning, "does not know", "2.12"},
+		{"a Nix before uid-range", func(f *fake) { f.nixVersion.Minor = 11 }, "uid-range", Warning, "does not know", "2.12"},
 
 		{"relaxed sandbox", func(f *fake) { f.set("sandbox = relaxed") }, "sandbox", Warning, "outside of the sandbox", "sandbox = true"},
 		{"no sandbox", func(f *fake) { f.set("sandbox = false") }, "sandbox", Warning, "without a sandbox", "sandbox = true"},
@@ -227,27 +229,33 @@ func TestChecks(t *testing.T) {
 		{"a TAP that does not open", func(f *fake) { f.remove("dev/net/tun"); f.file("dev/net/tun/x", "", 0o600) }, "tun", Warning, "/dev/net/tun does not open", "modprobe tun"},
 		{"no vsock", func(f *fake) { f.remove("dev/vhost-vsock") }, "vhost-vsock", Warning, "there is no /dev/vhost-vsock", "modprobe vhost_vsock"},
 
-		{"no QEMU", func(f *fake) { f.QEMU = func(context.Context) (string, string) { return "", "" } }, "qemu", Warning, "in PATH", "qemu"},
-		{"a QEMU that does not run", func(f *fake) { f.QEMU = func(context.Context) (string, string) { return "/x/qemu", "" } }, "qemu", Warning, "/x/qemu does not run", "--version"},
-		{"one processor", func(f *fake) { f.Machine.Cores = func() int { return 1 } }, "cores", Warning, "one processor", "second processor"},
-		{"little memory", func(f *fake) { f.MemoryMiB = func() (int, error) { return 4095, nil } }, "memory", Warning, "4095 MiB", "4096 MiB"},
-		{"no memory", func(f *fake) { f.MemoryMiB = func() (int, error) { return 1023, nil } }, "memory", Missing, "1023 MiB", "4096 MiB"},
-		{"unknown memory", func(f *fake) { f.MemoryMiB = func() (int, error) { return 0, errors.New("no /proc/meminfo") } }, "memory", Warning, "no /proc/meminfo", "mount"},
+		{"no QEMU", func(f *fake) { f.qemu = func(context.Context) (string, string) { return "", "" } }, "qemu", Warning, "in PATH", "qemu"},
+		{"a QEMU that does not run", func(f *fake) { f.qemu = func(context.Context) (string, string) { return "/x/qemu", "" } }, "qemu", Warning, "/x/qemu does not run", "--version"},
+		{"one processor", func(f *fake) { f.cores = func() int { return 1 } }, "cores", Warning, "one processor", "second processor"},
+		{"little memory", func(f *fake) { f.memoryMiB = func() (int, error) { return 4095, nil } }, "memory", Warning, "4095 MiB", "4096 MiB"},
+		{"no memory", func(f *fake) { f.memoryMiB = func() (int, error) { return 1023, nil } }, "memory", Missing, "1023 MiB", "4096 MiB"},
+		{"unknown memory", func(f *fake) { f.memoryMiB = func() (int, error) { return 0, errors.New("no /proc/meminfo") } }, "memory", Warning, "no /proc/meminfo", "mount"},
 
-		{"little space", func(f *fake) { f.volumes["/nix/store"] = Volume{FreeMiB: 10<<10 - 1} }, "store-space", Warning, "10239 MiB", "nix-collect-garbage"},
-		{"no space", func(f *fake) { f.volumes["/nix/store"] = Volume{FreeMiB: 1<<10 - 1} }, "store-space", Missing, "1023 MiB", "nix-collect-garbage"},
+		{"little space", func(f *fake) { f.volumes["/nix/store"] = volumeInfo{freeMiB: 10<<10 - 1} }, "store-space", Warning, "10239 MiB", "nix-collect-garbage"},
+		{"no space", func(f *fake) { f.volumes["/nix/store"] = volumeInfo{freeMiB: 1<<10 - 1} }, "store-space", Missing, "1023 MiB", "nix-collect-garbage"},
 		{"no store", func(f *fake) { delete(f.volumes, "/nix/store") }, "store-space", "", "", ""},
-		{"little space for disks", func(f *fake) { f.volumes["/tmp"] = Volume{FreeMiB: 4<<10 - 1} }, "tmp-space", Warning, "4095 MiB", "export TMPDIR=/var/tmp"},
-		{"no space for disks anywhere", func(f *fake) { f.volumes["/tmp"], f.volumes["/var/tmp"] = Volume{FreeMiB: 511}, Volume{FreeMiB: 510} }, "tmp-space", Missing, "511 MiB", "remove files from /tmp"},
+		{"little space for disks", func(f *fake) { f.volumes["/tmp"] = volumeInfo{freeMiB: 4<<10 - 1} }, "tmp-space", Warning, "4095 MiB", "export TMPDIR=/var/tmp"},
+		{"no space for disks anywhere", func(f *fake) {
+			f.volumes["/tmp"], f.volumes["/var/tmp"] = volumeInfo{freeMiB: 511}, volumeInfo{freeMiB: 510}
+		}, "tmp-space", Missing, "511 MiB", "remove files from /tmp"},
 		{"no /tmp", func(f *fake) { delete(f.volumes, "/tmp") }, "tmp-space", Missing, "cannot be used", "export TMPDIR=/var/tmp"},
-		{"space that is memory", func(f *fake) { f.volumes["/tmp"] = Volume{FreeMiB: 8 << 10, InTmpfs: true} }, "tmp-space", OK, "8 GiB left, which are memory", ""},
-		{"no reflinks", func(f *fake) { f.Reflink = func(dir string) (bool, string, error) { return dir == "/tmp", "ext4", nil } }, "store-reflink", Warning, "/nix/store cannot share their data, for it is on ext4", "btrfs"},
-		{"reflinks", func(f *fake) { f.Reflink = func(dir string) (bool, string, error) { return dir == "/tmp", "ext4", nil } }, "tmp-reflink", OK, "/tmp can share", ""},
+		{"space that is memory", func(f *fake) { f.volumes["/tmp"] = volumeInfo{freeMiB: 8 << 10, inTmpfs: true} }, "tmp-space", OK, "8 GiB left, which are memory", ""},
+		{"no reflinks", func(f *fake) {
+			f.reflink = func(dir string) (bool, string, error) { return dir == "/tmp", "ext4", nil }
+		}, "store-reflink", Warning, "/nix/store cannot share their data, for it is on ext4", "btrfs"},
+		{"reflinks", func(f *fake) {
+			f.reflink = func(dir string) (bool, string, error) { return dir == "/tmp", "ext4", nil }
+		}, "tmp-reflink", OK, "/tmp can share", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f := newFake(t)
 			c.spoil(f)
-			report := Examine(t.Context(), f.Machine)
+			report := examine(t.Context(), f.machine, checks, deadline)
 			var got Result
 			for _, result := range report.Checks {
 				if result.Check == c.check {
@@ -279,11 +287,11 @@ func TestKVMOfAGroup(t *testing.T) {
 		t.Error(got)
 	}
 	f.file("etc/group", "kvm:x:992:nixbld1,nixbld2\nnixbld:x:30000:nixbld1,nixbld2\n", 0o644)
-	if got := kvmInBuilds(t.Context(), f.Machine); got.State != OK || !strings.Contains(got.Finding, "in the group kvm") {
+	if got := kvmInBuilds(t.Context(), f.machine); got.State != OK || !strings.Contains(got.Finding, "in the group kvm") {
 		t.Errorf("%+v", got)
 	}
 	f.file("etc/group", "kvm:x:992:nixbld1\nnixbld:x:30000:nixbld1,nixbld2\n", 0o644)
-	if got := kvmInBuilds(t.Context(), f.Machine); got.State != Warning || !strings.Contains(got.Finding, "nixbld2") {
+	if got := kvmInBuilds(t.Context(), f.machine); got.State != Warning || !strings.Contains(got.Finding, "nixbld2") {
 		t.Errorf("%+v", got)
 	}
 	f.file("dev/kvm", "", 0o600)
@@ -296,10 +304,10 @@ func TestKVMOfAGroup(t *testing.T) {
 func TestNoNixIsSaidOnce(t *testing.T) {
 	f := newFake(t)
 	noNix := prebuild.ErrNoNix
-	f.Machine.Version = func(context.Context) (prebuild.Version, error) { return prebuild.Version{}, noNix }
-	f.Machine.Settings = func(context.Context) (prebuild.Settings, error) { return nil, noNix }
-	f.Machine.Ping = func(context.Context) (prebuild.StoreInfo, error) { return prebuild.StoreInfo{}, noNix }
-	report := Examine(t.Context(), f.Machine)
+	f.version = func(context.Context) (prebuild.Version, error) { return prebuild.Version{}, noNix }
+	f.settings = func(context.Context) (prebuild.Settings, error) { return nil, noNix }
+	f.ping = func(context.Context) (prebuild.StoreInfo, error) { return prebuild.StoreInfo{}, noNix }
+	report := examine(t.Context(), f.machine, checks, deadline)
 	if report.Count(Missing) != 1 || report.Count(Warning) != 0 {
 		t.Errorf("%+v", report)
 	}
@@ -310,8 +318,8 @@ func TestDeadline(t *testing.T) {
 	forever := make(chan struct{})
 	defer close(forever)
 	start := time.Now()
-	report := examine(t.Context(), newFake(t).Machine, []check{
-		{"stuck", func(context.Context, *Machine) Result { <-forever; return ok("never") }},
+	report := examine(t.Context(), newFake(t).machine, []check{
+		{"stuck", func(context.Context, *machine) Result { <-forever; return ok("never") }},
 		{"cores", cores},
 	}, 50*time.Millisecond)
 	if took := time.Since(start); took > 10*time.Second {
@@ -331,7 +339,7 @@ func TestText(t *testing.T) {
 	f.set("system-features = kvm")
 	f.set("auto-allocate-uids = false")
 	f.remove("dev/vhost-vsock")
-	report := Examine(t.Context(), f.Machine)
+	report := examine(t.Context(), f.machine, checks, deadline)
 	var b bytes.Buffer
 	if err := report.WriteText(&b); err != nil {
 		t.Fatal(err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -13,7 +14,7 @@ import (
 const kvmDevice = "/dev/kvm"
 
 // kvm lets a guest run: that the device opens proves little.
-func kvm(ctx context.Context, m *Machine) Result {
+func kvm(ctx context.Context, m *machine) Result {
 	const instead = "so machines run under TCG, several times slower"
 	_, err := os.Stat(m.path(kvmDevice))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -21,10 +22,10 @@ func kvm(ctx context.Context, m *Machine) Result {
 	}
 	f, err := os.OpenFile(m.path(kvmDevice), os.O_RDWR, 0)
 	if err != nil {
-		return warning(m.openKVM(), "%s may not be opened by %s, %s", kvmDevice, m.User, instead)
+		return warning(m.openKVM(), "%s may not be opened by %s, %s", kvmDevice, m.user, instead)
 	}
 	f.Close()
-	if r := m.KVM(ctx); !r.KVM {
+	if r := m.kvm(ctx); !r.KVM {
 		return warning("use a machine whose processor has VT-x or AMD-V; in a virtual machine, turn on nested virtualisation in its host: modprobe kvm_intel nested=1 (or kvm_amd)",
 			"%s opens, but no guest can use it, %s; %s", kvmDevice, instead, r.Reason)
 	}
@@ -32,7 +33,7 @@ func kvm(ctx context.Context, m *Machine) Result {
 }
 
 // kvmModule is what brings the device.
-func (m *Machine) kvmModule() string {
+func (m *machine) kvmModule() string {
 	cpuinfo, _ := os.ReadFile(m.path("/proc/cpuinfo")) // without it, nothing is known
 	_, line, _ := strings.Cut(string(cpuinfo), "\nflags")
 	line, _, _ = strings.Cut(line, "\n")
@@ -56,16 +57,16 @@ func (m *Machine) kvmModule() string {
 const udevRule = `echo 'KERNEL=="kvm", MODE="0666"' > /etc/udev/rules.d/65-kvm.rules && udevadm control --reload && udevadm trigger ` + kvmDevice
 
 // openKVM is what lets the user open the device.
-func (m *Machine) openKVM() string {
+func (m *machine) openKVM() string {
 	mode, owner, ok := m.kvmGroup()
 	if ok && mode&0o060 == 0o060 && owner.name != "root" {
-		return "usermod --append --groups " + owner.name + " " + m.User + " # and log in again"
+		return "usermod --append --groups " + owner.name + " " + m.user + " # and log in again"
 	}
 	return udevRule
 }
 
 // kvmGroup is the device's mode and the group that it belongs to.
-func (m *Machine) kvmGroup() (mode fs.FileMode, owner group, ok bool) {
+func (m *machine) kvmGroup() (mode fs.FileMode, owner group, ok bool) {
 	info, err := os.Stat(m.path(kvmDevice))
 	if err != nil {
 		return 0, group{}, false
@@ -75,14 +76,14 @@ func (m *Machine) kvmGroup() (mode fs.FileMode, owner group, ok bool) {
 		return 0, group{}, false
 	}
 	id := strconv.FormatUint(uint64(stat.Gid), 10)
-	owner, ok = find(m.groups(), func(g group) bool { return g.id == id })
+	owner, ok = find(m.groupFile(), func(g group) bool { return g.id == id })
 	return info.Mode().Perm(), owner, ok
 }
 
 // kvmInBuilds finds out whether the users that Nix builds as may open the device.
 // Debian gives it to the group kvm, which these are not in.
-func kvmInBuilds(ctx context.Context, m *Machine) Result {
-	settings, err := m.Settings(ctx)
+func kvmInBuilds(ctx context.Context, m *machine) Result {
+	settings, err := m.settings(ctx)
 	if err != nil {
 		return Result{}
 	}
@@ -95,7 +96,7 @@ func kvmInBuilds(ctx context.Context, m *Machine) Result {
 		return ok("the users that Nix builds as may open %s", kvmDevice)
 	}
 	for _, user := range builders.members {
-		if mode&0o060 != 0o060 || !contains(owner.members, user) {
+		if mode&0o060 != 0o060 || !slices.Contains(owner.members, user) {
 			return warning(udevRule, "%s may not be opened by %s, which Nix builds as, so machines run under TCG in the sandbox", kvmDevice, user)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"cmp"
 	"context"
+	"fmt"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -17,62 +18,62 @@ import (
 	"vm-prebuild/testrun/suite"
 )
 
-// Machine is what is examined, and as whom. [ThisMachine] returns the one that
+// machine is what is examined, and as whom. [thisMachine] returns the one that
 // the program runs on; tests make others up.
-type Machine struct {
-	Root     string   // of the file system
-	User     string   // name of the user
-	IsRoot   bool     // whether the user is root
-	Groups   []string // names of the user's groups
-	StoreDir string   // "/nix/store"
-	ConfDir  string   // of Nix: "/etc/nix"
-	TmpDir   string   // where tests and builds have their temporary files
+type machine struct {
+	root       string   // of the file system
+	user       string   // name of the user
+	isRoot     bool     // whether the user is root
+	userGroups []string // names of the user's groups
+	storeDir   string   // "/nix/store"
+	confDir    string   // of Nix: "/etc/nix"
+	tmpDir     string   // where tests and builds have their temporary files
 
-	Cores     func() int                                         // processors that may be used
-	MemoryMiB func() (int, error)                                // memory that can be used without swapping
-	KVM       func(context.Context) accel.Result                 // tries a guest
-	QEMU      func(context.Context) (path, version string)       // of PATH; empty if there is none
-	Version   func(context.Context) (prebuild.Version, error)    // of Nix
-	Settings  func(context.Context) (prebuild.Settings, error)   // of Nix
-	Ping      func(context.Context) (prebuild.StoreInfo, error)  // connects to Nix's store
-	Volume    func(dir string) (Volume, error)                   // the file system of a directory
-	Reflink   func(dir string) (able bool, fs string, err error) // whether files there can share data
+	cores     func() int                                         // processors that may be used
+	memoryMiB func() (int, error)                                // memory that can be used without swapping
+	kvm       func(context.Context) accel.Result                 // tries a guest
+	qemu      func(context.Context) (path, version string)       // of PATH; empty if there is none
+	version   func(context.Context) (prebuild.Version, error)    // of Nix
+	settings  func(context.Context) (prebuild.Settings, error)   // of Nix
+	ping      func(context.Context) (prebuild.StoreInfo, error)  // connects to Nix's store
+	volume    func(dir string) (volumeInfo, error)               // the file system of a directory
+	reflink   func(dir string) (able bool, fs string, err error) // whether files there can share data
 }
 
-// ThisMachine is the machine that the program runs on, as its user sees it. What
+// thisMachine is the machine that the program runs on, as its user sees it. What
 // nix says is asked for once.
-func ThisMachine() *Machine {
+func thisMachine() *machine {
 	var nix prebuild.Nix
-	m := &Machine{
-		Root:      "/",
-		User:      "root",
-		IsRoot:    os.Geteuid() == 0,
-		StoreDir:  cmp.Or(os.Getenv("NIX_STORE_DIR"), "/nix/store"),
-		ConfDir:   cmp.Or(os.Getenv("NIX_CONF_DIR"), "/etc/nix"),
-		TmpDir:    os.TempDir(),
-		Cores:     func() int { return runtime.GOMAXPROCS(0) },
-		MemoryMiB: suite.AvailableMemoryMiB,
-		KVM:       accel.Probe,
-		QEMU:      findQEMU,
-		Version:   once(nix.Version),
-		Settings:  once(nix.Settings),
-		Ping:      once(nix.PingStore),
-		Volume:    volume,
-		Reflink:   reflink,
+	m := &machine{
+		root:      "/",
+		user:      cmp.Or(os.Getenv("USER"), "this user"),
+		isRoot:    os.Geteuid() == 0,
+		storeDir:  cmp.Or(os.Getenv("NIX_STORE_DIR"), "/nix/store"),
+		confDir:   cmp.Or(os.Getenv("NIX_CONF_DIR"), "/etc/nix"),
+		tmpDir:    os.TempDir(),
+		cores:     func() int { return runtime.GOMAXPROCS(0) },
+		memoryMiB: suite.AvailableMemoryMiB,
+		kvm:       accel.Probe,
+		qemu:      findQEMU,
+		version:   once(nix.Version),
+		settings:  once(nix.Settings),
+		ping:      once(nix.PingStore),
+		volume:    volume,
+		reflink:   reflink,
 	}
 	if me, err := user.Current(); err == nil {
-		m.User = me.Username
+		m.user = me.Username
 		ids, _ := me.GroupIds() // without them, the user has no more than its name
 		for _, id := range ids {
 			if group, err := user.LookupGroupId(id); err == nil {
-				m.Groups = append(m.Groups, group.Name)
+				m.userGroups = append(m.userGroups, group.Name)
 			}
 		}
 	}
 	return m
 }
 
-// once makes the first call of f the only one.
+// once makes the first call of f the only one, and bounds it.
 func once[T any](f func(context.Context) (T, error)) func(context.Context) (T, error) {
 	var mu sync.Mutex
 	var called bool
@@ -83,6 +84,8 @@ func once[T any](f func(context.Context) (T, error)) func(context.Context) (T, e
 		defer mu.Unlock()
 		if !called {
 			called = true
+			ctx, cancel := context.WithTimeoutCause(ctx, nixDeadline, fmt.Errorf("no answer within %v", nixDeadline))
+			defer cancel()
 			value, err = f(ctx)
 		}
 		return value, err
@@ -90,14 +93,14 @@ func once[T any](f func(context.Context) (T, error)) func(context.Context) (T, e
 }
 
 // path is where a file of the machine is.
-func (m *Machine) path(name string) string { return filepath.Join(m.Root, name) }
+func (m *machine) path(name string) string { return filepath.Join(m.root, name) }
 
 // setting is what makes Nix take a line of nix.conf.
-func (m *Machine) setting(name, value string) string {
+func (m *machine) setting(name, value string) string {
 	if _, err := os.Stat(m.path("/etc/NIXOS")); err == nil {
 		return "configuration.nix: nix.settings." + name + " = " + nixValue(value) + ";"
 	}
-	line := m.ConfDir + "/nix.conf: " + name + " = " + value
+	line := m.confDir + "/nix.conf: " + name + " = " + value
 	if _, err := os.Stat(m.path("/nix/var/nix/daemon-socket/socket")); err == nil {
 		line += " # and systemctl restart nix-daemon"
 	}
@@ -119,7 +122,7 @@ type group struct {
 	members  []string
 }
 
-func (m *Machine) groups() []group {
+func (m *machine) groupFile() []group {
 	f, err := os.Open(m.path("/etc/group"))
 	if err != nil {
 		return nil

@@ -12,16 +12,14 @@ import (
 	"vm-prebuild/prebuild"
 )
 
-func contains(list []string, s string) bool { return slices.Contains(list, s) }
-
 // oldestMajor and oldestMinor are of the oldest Nix that we work with.
 const oldestMajor, oldestMinor = 2, 8
 
 // nixVersion finds out whether there is a Nix that can be used. Where there is
 // none, the other checks that ask it have nothing to say.
-func nixVersion(ctx context.Context, m *Machine) Result {
-	const install = "install Nix 2.8 or newer: apt install nix-bin, dnf install nix, or the installer of nixos.org"
-	version, err := m.Version(ctx)
+func nixVersion(ctx context.Context, m *machine) Result {
+	const install = "install Nix 2.8 or newer: apt install nix-bin, or the installer of nixos.org"
+	version, err := m.version(ctx)
 	if errors.Is(err, prebuild.ErrNoNix) {
 		return missing(install, "there is no nix command in PATH")
 	}
@@ -31,7 +29,7 @@ func nixVersion(ctx context.Context, m *Machine) Result {
 	if !version.AtLeast(oldestMajor, oldestMinor) {
 		return missing(install, "Nix %v is older than %d.%d", version, oldestMajor, oldestMinor)
 	}
-	if _, err := m.Settings(ctx); err != nil {
+	if _, err := m.settings(ctx); err != nil {
 		return missing("mend what nix says of its settings: nix --extra-experimental-features nix-command show-config",
 			"Nix %v does not show its settings: %v", version, err)
 	}
@@ -39,15 +37,15 @@ func nixVersion(ctx context.Context, m *Machine) Result {
 }
 
 // store connects to the store, through the daemon if there is one.
-func store(ctx context.Context, m *Machine) Result {
-	if _, err := m.Version(ctx); err != nil {
+func store(ctx context.Context, m *machine) Result {
+	if _, err := m.version(ctx); err != nil {
 		return Result{}
 	}
-	info, err := m.Ping(ctx)
+	info, err := m.ping(ctx)
 	if err != nil {
-		remedy := "systemctl start nix-daemon"
-		if !strings.Contains(err.Error(), "connect") {
-			remedy = "nix --extra-experimental-features nix-command store ping # says it, too"
+		remedy := "systemctl restart nix-daemon"
+		if _, failed := errors.AsType[*prebuild.NixError](err); failed && !strings.Contains(err.Error(), "cannot connect") {
+			remedy = "nix --extra-experimental-features nix-command store ping # tells more"
 		}
 		return missing(remedy, "Nix does not reach its store: %v", err)
 	}
@@ -55,48 +53,48 @@ func store(ctx context.Context, m *Machine) Result {
 }
 
 // trustedUser finds out whether the daemon takes this user's settings.
-func trustedUser(ctx context.Context, m *Machine) Result {
-	settings, err := m.Settings(ctx)
+func trustedUser(ctx context.Context, m *machine) Result {
+	settings, err := m.settings(ctx)
 	if err != nil {
 		return Result{}
 	}
-	info, err := m.Ping(ctx)
+	info, err := m.ping(ctx)
 	if err != nil || info.URL == "local" {
 		return Result{} // without a daemon there is nobody to be trusted by
 	}
-	trusted := m.IsRoot || slices.ContainsFunc(settings.List("trusted-users"), func(entry string) bool {
+	trusted := m.isRoot || slices.ContainsFunc(settings.List("trusted-users"), func(entry string) bool {
 		name, isGroup := strings.CutPrefix(entry, "@")
-		return entry == "*" || entry == m.User || isGroup && contains(m.Groups, name)
+		return entry == "*" || entry == m.user || isGroup && slices.Contains(m.userGroups, name)
 	})
 	if info.Trusted != nil {
 		trusted = *info.Trusted // what the daemon says is what counts
 	}
 	if !trusted {
-		return warning(m.setting("extra-trusted-users", m.User),
-			"the daemon does not trust %s, and takes neither binary caches nor sandbox-paths nor system-features nor paths without signatures from that user", m.User)
+		return warning(m.setting("extra-trusted-users", m.user),
+			"the daemon does not trust %s, and takes neither binary caches nor sandbox-paths nor system-features nor paths without signatures from that user", m.user)
 	}
-	return ok("the daemon trusts %s", m.User)
+	return ok("the daemon trusts %s", m.user)
 }
 
 // buildGroup is the group of the users that Nix builds as, unless it builds as
 // the user that calls it.
-func (m *Machine) buildGroup(settings prebuild.Settings) (group, bool) {
+func (m *machine) buildGroup(settings prebuild.Settings) (group, bool) {
 	name := settings["build-users-group"]
 	if name == "" || settings["auto-allocate-uids"] == "true" {
 		return group{}, false
 	}
-	return find(m.groups(), func(g group) bool { return g.name == name })
+	return find(m.groupFile(), func(g group) bool { return g.name == name })
 }
 
 // buildUsers finds out whether there are users to build as. A Nix that runs as
 // root builds nothing without them.
-func buildUsers(ctx context.Context, m *Machine) Result {
-	settings, err := m.Settings(ctx)
+func buildUsers(ctx context.Context, m *machine) Result {
+	settings, err := m.settings(ctx)
 	if err != nil || settings["build-users-group"] == "" || settings["auto-allocate-uids"] == "true" {
 		return Result{}
 	}
-	info, err := m.Ping(ctx)
-	if err != nil || info.URL == "local" && !m.IsRoot {
+	info, err := m.ping(ctx)
+	if err != nil || info.URL == "local" && !m.isRoot {
 		return Result{}
 	}
 	name := settings["build-users-group"]
@@ -121,8 +119,8 @@ func lacking(settings prebuild.Settings, name string, wanted ...string) (lacks [
 	return lacks
 }
 
-func experimentalFeatures(ctx context.Context, m *Machine) Result {
-	settings, err := m.Settings(ctx)
+func experimentalFeatures(ctx context.Context, m *machine) Result {
+	settings, err := m.settings(ctx)
 	if err != nil {
 		return Result{}
 	}
@@ -135,8 +133,8 @@ func experimentalFeatures(ctx context.Context, m *Machine) Result {
 }
 
 // systemFeatures finds out whether Nix builds tests, here or on another machine.
-func systemFeatures(ctx context.Context, m *Machine) Result {
-	settings, err := m.Settings(ctx)
+func systemFeatures(ctx context.Context, m *machine) Result {
+	settings, err := m.settings(ctx)
 	if err != nil {
 		return Result{}
 	}
@@ -154,7 +152,7 @@ func systemFeatures(ctx context.Context, m *Machine) Result {
 }
 
 // remoteBuilder is a machine that builds for this one and has the features.
-func (m *Machine) remoteBuilder(settings prebuild.Settings, needed []string) string {
+func (m *machine) remoteBuilder(settings prebuild.Settings, needed []string) string {
 	text := settings["builders"]
 	if file, isFile := strings.CutPrefix(text, "@"); isFile {
 		content, _ := os.ReadFile(m.path(file)) // no such file means no builders
@@ -165,14 +163,14 @@ func (m *Machine) remoteBuilder(settings prebuild.Settings, needed []string) str
 		line, _, _ = strings.Cut(line, "#")
 		// URI, systems, key, jobs, speed, features, mandatory features, host key
 		fields := strings.Fields(line)
-		if len(fields) < 6 || !contains(strings.Split(fields[1], ","), system) {
+		if len(fields) < 6 || !slices.Contains(strings.Split(fields[1], ","), system) {
 			continue
 		}
 		features := strings.Split(fields[5], ",")
 		if len(fields) > 6 {
 			features = append(features, strings.Split(fields[6], ",")...)
 		}
-		if !slices.ContainsFunc(needed, func(f string) bool { return !contains(features, f) }) {
+		if !slices.ContainsFunc(needed, func(f string) bool { return !slices.Contains(features, f) }) {
 			return fields[0]
 		}
 	}
@@ -180,12 +178,12 @@ func (m *Machine) remoteBuilder(settings prebuild.Settings, needed []string) str
 }
 
 // uidRange finds out whether Nix builds tests that have containers.
-func uidRange(ctx context.Context, m *Machine) Result {
-	settings, err := m.Settings(ctx)
+func uidRange(ctx context.Context, m *machine) Result {
+	settings, err := m.settings(ctx)
 	if err != nil {
 		return Result{}
 	}
-	if version, err := m.Version(ctx); err != nil || !version.AtLeast(2, 12) {
+	if version, err := m.version(ctx); err != nil || !version.AtLeast(2, 12) {
 		return warning("install Nix 2.12 or newer", "this Nix does not know the feature uid-range, which tests with containers need")
 	}
 	var remedies []string
@@ -204,8 +202,8 @@ func uidRange(ctx context.Context, m *Machine) Result {
 	return ok("Nix builds what requires the feature uid-range")
 }
 
-func sandbox(ctx context.Context, m *Machine) Result {
-	settings, err := m.Settings(ctx)
+func sandbox(ctx context.Context, m *machine) Result {
+	settings, err := m.settings(ctx)
 	if err != nil {
 		return Result{}
 	}
@@ -221,8 +219,8 @@ func sandbox(ctx context.Context, m *Machine) Result {
 
 // sandboxPaths finds out whether the paths that builds are to see exist: if one
 // does not, no build starts.
-func sandboxPaths(ctx context.Context, m *Machine) Result {
-	settings, err := m.Settings(ctx)
+func sandboxPaths(ctx context.Context, m *machine) Result {
+	settings, err := m.settings(ctx)
 	if err != nil || settings["sandbox"] == "false" {
 		return Result{}
 	}
@@ -236,7 +234,7 @@ func sandboxPaths(ctx context.Context, m *Machine) Result {
 			continue
 		}
 		if _, err := os.Stat(m.path(source)); err != nil {
-			return missing("remove "+entry+" from sandbox-paths in "+m.ConfDir+"/nix.conf, or put a ? behind it",
+			return missing("remove "+entry+" from sandbox-paths in "+m.confDir+"/nix.conf, or put a ? behind it",
 				"no build starts: sandbox-paths has %s, which cannot be found", source)
 		}
 	}
@@ -245,8 +243,8 @@ func sandboxPaths(ctx context.Context, m *Machine) Result {
 
 // devnet finds out whether builds see the devices that connect machines and
 // containers.
-func devnet(ctx context.Context, m *Machine) Result {
-	settings, err := m.Settings(ctx)
+func devnet(ctx context.Context, m *machine) Result {
+	settings, err := m.settings(ctx)
 	if err != nil || settings["sandbox"] == "false" {
 		return Result{}
 	}

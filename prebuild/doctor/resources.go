@@ -16,8 +16,8 @@ import (
 // qemuName is the emulator for guests of this machine's kind.
 var qemuName = "qemu-system-" + map[string]string{"amd64": "x86_64", "arm64": "aarch64"}[runtime.GOARCH]
 
-func qemu(ctx context.Context, m *Machine) Result {
-	switch path, version := m.QEMU(ctx); {
+func qemu(ctx context.Context, m *machine) Result {
+	switch path, version := m.qemu(ctx); {
 	case path == "":
 		return warning("nix shell nixpkgs#qemu, or apt install qemu-system",
 			"there is no %s in PATH; tests bring their own, but start scripts run by hand do not", qemuName)
@@ -30,7 +30,7 @@ func qemu(ctx context.Context, m *Machine) Result {
 
 var qemuVersion = regexp.MustCompile(`^QEMU emulator version (\S+)`)
 
-// findQEMU is [Machine.QEMU] of this machine.
+// findQEMU is [machine.qEMU] of this machine.
 func findQEMU(ctx context.Context) (path, version string) {
 	path, err := exec.LookPath(qemuName)
 	if err != nil {
@@ -47,8 +47,8 @@ func findQEMU(ctx context.Context) (path, version string) {
 	return path, version
 }
 
-func cores(_ context.Context, m *Machine) Result {
-	if n := m.Cores(); n > 1 {
+func cores(_ context.Context, m *machine) Result {
+	if n := m.cores(); n > 1 {
 		return ok("%d processors", n)
 	}
 	return warning("give this machine a second processor", "with one processor, the machines of a test wait for each other")
@@ -61,8 +61,8 @@ const (
 	someTestsMiB  = 4096
 )
 
-func memory(_ context.Context, m *Machine) Result {
-	mib, err := m.MemoryMiB()
+func memory(_ context.Context, m *machine) Result {
+	mib, err := m.memoryMiB()
 	remedy := fmt.Sprintf("give this machine %d MiB, or end what uses its memory", someTestsMiB)
 	switch {
 	case err != nil:
@@ -75,61 +75,61 @@ func memory(_ context.Context, m *Machine) Result {
 	return ok("%d MiB of memory are available", mib)
 }
 
-// Volume is the file system of a directory.
-type Volume struct {
-	FreeMiB int64
-	InTmpfs bool // it is memory
+// volumeInfo is the file system of a directory.
+type volumeInfo struct {
+	freeMiB int64
+	inTmpfs bool // it is memory
 }
 
-// volume is [Machine.Volume] of this machine.
-func volume(dir string) (Volume, error) {
+// volume is [machine.volume] of this machine.
+func volume(dir string) (volumeInfo, error) {
 	var s unix.Statfs_t
 	if err := unix.Statfs(dir, &s); err != nil {
-		return Volume{}, err
+		return volumeInfo{}, err
 	}
-	return Volume{int64(s.Bavail) * s.Bsize >> 20, s.Type == unix.TMPFS_MAGIC}, nil
+	return volumeInfo{int64(s.Bavail) * s.Bsize >> 20, s.Type == unix.TMPFS_MAGIC}, nil
 }
 
-func storeSpace(_ context.Context, m *Machine) Result {
-	v, err := m.Volume(m.StoreDir)
+func storeSpace(_ context.Context, m *machine) Result {
+	v, err := m.volume(m.storeDir)
 	if err != nil {
 		return Result{} // there is no store
 	}
 	const remedy = "nix-collect-garbage --delete-old"
 	switch {
-	case v.FreeMiB < 1<<10:
-		return missing(remedy, "%s has %d MiB left, and the closure of a test takes more", m.StoreDir, v.FreeMiB)
-	case v.FreeMiB < 10<<10:
-		return warning(remedy, "%s has %d MiB left, and the closures of some tests take more", m.StoreDir, v.FreeMiB)
+	case v.freeMiB < 1<<10:
+		return missing(remedy, "%s has %d MiB left, and the closure of a test takes more", m.storeDir, v.freeMiB)
+	case v.freeMiB < 10<<10:
+		return warning(remedy, "%s has %d MiB left, and the closures of some tests take more", m.storeDir, v.freeMiB)
 	}
-	return ok("%s has %d GiB left", m.StoreDir, v.FreeMiB>>10)
+	return ok("%s has %d GiB left", m.storeDir, v.freeMiB>>10)
 }
 
-func tmpSpace(_ context.Context, m *Machine) Result {
+func tmpSpace(_ context.Context, m *machine) Result {
 	const elsewhere = "export TMPDIR=/var/tmp"
-	v, err := m.Volume(m.TmpDir)
-	remedy := "remove files from " + m.TmpDir
-	if other, otherErr := m.Volume("/var/tmp"); otherErr == nil && other.FreeMiB > v.FreeMiB {
+	v, err := m.volume(m.tmpDir)
+	remedy := "remove files from " + m.tmpDir
+	if other, otherErr := m.volume("/var/tmp"); otherErr == nil && other.freeMiB > v.freeMiB {
 		remedy = elsewhere
 	}
 	switch {
 	case err != nil:
-		return missing(elsewhere, "%s, for temporary files, cannot be used: %v", m.TmpDir, err)
-	case v.FreeMiB < 512:
-		return missing(remedy, "%s has %d MiB left, which is no room for the disk of a machine", m.TmpDir, v.FreeMiB)
-	case v.FreeMiB < 4<<10:
-		return warning(remedy, "%s has %d MiB left, for the disks of all machines", m.TmpDir, v.FreeMiB)
-	case v.InTmpfs:
-		return ok("%s has %d GiB left, which are memory", m.TmpDir, v.FreeMiB>>10)
+		return missing(elsewhere, "%s, for temporary files, cannot be used: %v", m.tmpDir, err)
+	case v.freeMiB < 512:
+		return missing(remedy, "%s has %d MiB left, which is no room for the disk of a machine", m.tmpDir, v.freeMiB)
+	case v.freeMiB < 4<<10:
+		return warning(remedy, "%s has %d MiB left, for the disks of all machines", m.tmpDir, v.freeMiB)
+	case v.inTmpfs:
+		return ok("%s has %d GiB left, which are memory", m.tmpDir, v.freeMiB>>10)
 	}
-	return ok("%s has %d GiB left", m.TmpDir, v.FreeMiB>>10)
+	return ok("%s has %d GiB left", m.tmpDir, v.freeMiB>>10)
 }
 
-func storeReflink(_ context.Context, m *Machine) Result { return m.reflinkIn(m.StoreDir) }
-func tmpReflink(_ context.Context, m *Machine) Result   { return m.reflinkIn(m.TmpDir) }
+func storeReflink(_ context.Context, m *machine) Result { return m.reflinkIn(m.storeDir) }
+func tmpReflink(_ context.Context, m *machine) Result   { return m.reflinkIn(m.tmpDir) }
 
-func (m *Machine) reflinkIn(dir string) Result {
-	able, fs, err := m.Reflink(dir)
+func (m *machine) reflinkIn(dir string) Result {
+	able, fs, err := m.reflink(dir)
 	switch {
 	case err != nil:
 		return Result{} // there is no such directory
@@ -154,7 +154,7 @@ var fileSystems = map[int64]string{
 	0xca451a4e:                 "bcachefs",
 }
 
-// reflink is [Machine.Reflink] of this machine: it tries with files that have no
+// reflink is [machine.reflink] of this machine: it tries with files that have no
 // name, or asks what file system it is where none can be made.
 func reflink(dir string) (able bool, fs string, err error) {
 	var s unix.Statfs_t
