@@ -16,7 +16,7 @@ import (
 
 // Nix runs the nix command, 2.8 or newer. The zero value is ready to use.
 type Nix struct {
-	// Args are passed to every call of nix, such as "--override-input",
+	// Args are passed to every nix that evaluates or builds, such as "--override-input",
 	// "nixpkgs", "path:…" or "--store", "/mnt".
 	Args []string
 	// Log gets what nix says while it evaluates and builds; nil means nobody does.

@@ -65,7 +65,7 @@ type StoreInfo struct {
 func (n *Nix) PingStore(ctx context.Context) (info StoreInfo, err error) {
 	var stdout, stderr []byte
 	for _, verb := range []string{"info", "ping"} { // of newer Nix, and of all
-		if stdout, stderr, err = n.run(ctx, nil, "store", append([]string{verb}, n.Args...)...); err == nil {
+		if stdout, stderr, err = n.run(ctx, nil, "store", verb); err == nil {
 			break
 		}
 	}

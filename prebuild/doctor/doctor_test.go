@@ -182,6 +182,7 @@ func TestChecks(t *testing.T) {
 		{"no build users", func(f *fake) { f.set("auto-allocate-uids = false"); f.file("etc/group", "nixbld:x:30000:\n", 0o644) },
 			"build-users", Missing, "nixbld, which has none", "useradd"},
 		{"a store of one's own", func(f *fake) { f.set("auto-allocate-uids = false"); f.info.URL = "local"; f.remove("etc/group") }, "build-users", "", "", ""},
+		{"KVM for builds as oneself", func(f *fake) { f.set("auto-allocate-uids = false"); f.info.URL = "local"; f.file("dev/kvm", "", 0o600) }, "kvm-in-builds", "", "", ""},
 		{"root's store", func(f *fake) {
 			f.set("auto-allocate-uids = false")
 			f.info.URL, f.isRoot = "local", true

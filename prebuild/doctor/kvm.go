@@ -8,7 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 const kvmDevice = "/dev/kvm"
@@ -58,39 +59,37 @@ const udevRule = `echo 'KERNEL=="kvm", MODE="0666"' > /etc/udev/rules.d/65-kvm.r
 
 // openKVM is what lets the user open the device.
 func (m *machine) openKVM() string {
-	mode, owner, ok := m.kvmGroup()
-	if ok && mode&0o060 == 0o060 && owner.name != "root" {
+	mode, owner, err := m.kvmGroup()
+	if err == nil && mode&0o060 == 0o060 && owner.name != "" && owner.name != "root" {
 		return "usermod --append --groups " + owner.name + " " + m.user + " # and log in again"
 	}
 	return udevRule
 }
 
 // kvmGroup is the device's mode and the group that it belongs to.
-func (m *machine) kvmGroup() (mode fs.FileMode, owner group, ok bool) {
-	info, err := os.Stat(m.path(kvmDevice))
-	if err != nil {
-		return 0, group{}, false
-	}
-	stat, isStat := info.Sys().(*syscall.Stat_t)
-	if !isStat {
-		return 0, group{}, false
+func (m *machine) kvmGroup() (mode fs.FileMode, owner group, err error) {
+	var stat unix.Stat_t
+	if err := unix.Stat(m.path(kvmDevice), &stat); err != nil {
+		return 0, group{}, err
 	}
 	id := strconv.FormatUint(uint64(stat.Gid), 10)
-	owner, ok = find(m.groupFile(), func(g group) bool { return g.id == id })
-	return info.Mode().Perm(), owner, ok
+	groups := m.groups()
+	if i := slices.IndexFunc(groups, func(g group) bool { return g.id == id }); i >= 0 {
+		owner = groups[i]
+	}
+	return fs.FileMode(stat.Mode).Perm(), owner, nil
 }
 
 // kvmInBuilds finds out whether the users that Nix builds as may open the device.
 // Debian gives it to the group kvm, which these are not in.
 func kvmInBuilds(ctx context.Context, m *machine) Result {
-	settings, err := m.settings(ctx)
-	if err != nil {
+	builders, found := m.group(m.buildGroup(ctx))
+	if !found {
 		return Result{}
 	}
-	builders, ok1 := m.buildGroup(settings)
-	mode, owner, ok2 := m.kvmGroup()
-	if !ok1 || !ok2 {
-		return Result{}
+	mode, owner, err := m.kvmGroup()
+	if err != nil {
+		return Result{} // there is no device
 	}
 	if mode&0o006 == 0o006 {
 		return ok("the users that Nix builds as may open %s", kvmDevice)

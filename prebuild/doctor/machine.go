@@ -122,7 +122,7 @@ type group struct {
 	members  []string
 }
 
-func (m *machine) groupFile() []group {
+func (m *machine) groups() []group {
 	f, err := os.Open(m.path("/etc/group"))
 	if err != nil {
 		return nil
@@ -139,9 +139,10 @@ func (m *machine) groupFile() []group {
 	return groups
 }
 
-// find returns the first group that is meant.
-func find(groups []group, meant func(group) bool) (group, bool) {
-	i := slices.IndexFunc(groups, meant)
+// group returns the group with that name.
+func (m *machine) group(name string) (group, bool) {
+	groups := m.groups()
+	i := slices.IndexFunc(groups, func(g group) bool { return g.name == name })
 	if i < 0 {
 		return group{}, false
 	}

@@ -59,7 +59,7 @@ func trustedUser(ctx context.Context, m *machine) Result {
 		return Result{}
 	}
 	info, err := m.ping(ctx)
-	if err != nil || info.URL == "local" {
+	if err != nil || isLocal(info) {
 		return Result{} // without a daemon there is nobody to be trusted by
 	}
 	trusted := m.isRoot || slices.ContainsFunc(settings.List("trusted-users"), func(entry string) bool {
@@ -76,30 +76,32 @@ func trustedUser(ctx context.Context, m *machine) Result {
 	return ok("the daemon trusts %s", m.user)
 }
 
-// buildGroup is the group of the users that Nix builds as, unless it builds as
-// the user that calls it.
-func (m *machine) buildGroup(settings prebuild.Settings) (group, bool) {
-	name := settings["build-users-group"]
-	if name == "" || settings["auto-allocate-uids"] == "true" {
-		return group{}, false
+// isLocal says whether nix writes to its store itself.
+func isLocal(info prebuild.StoreInfo) bool { return strings.HasPrefix(info.URL, "local") }
+
+// buildGroup is the name of the group whose members Nix builds as; empty if it
+// builds as the user that calls it, or as users that it makes up.
+func (m *machine) buildGroup(ctx context.Context) string {
+	settings, err := m.settings(ctx)
+	if err != nil || settings["auto-allocate-uids"] == "true" {
+		return ""
 	}
-	return find(m.groupFile(), func(g group) bool { return g.name == name })
+	info, err := m.ping(ctx)
+	if err != nil || isLocal(info) && !m.isRoot {
+		return ""
+	}
+	return settings["build-users-group"]
 }
 
 // buildUsers finds out whether there are users to build as. A Nix that runs as
 // root builds nothing without them.
 func buildUsers(ctx context.Context, m *machine) Result {
-	settings, err := m.settings(ctx)
-	if err != nil || settings["build-users-group"] == "" || settings["auto-allocate-uids"] == "true" {
+	name := m.buildGroup(ctx)
+	if name == "" {
 		return Result{}
 	}
-	info, err := m.ping(ctx)
-	if err != nil || info.URL == "local" && !m.isRoot {
-		return Result{}
-	}
-	name := settings["build-users-group"]
-	builders, found := m.buildGroup(settings)
 	remedy := fmt.Sprintf("groupadd --system %[1]s; for n in 1 2 3 4 5 6 7 8; do useradd --system --no-create-home --gid %[1]s --groups %[1]s %[1]s$n; done", name)
+	builders, found := m.group(name)
 	if !found {
 		return missing(remedy, "Nix builds as the users of the group %s, which does not exist", name)
 	}
