@@ -124,6 +124,11 @@ func TestDoctorKVM(t *testing.T) {
 		cmd := exec.CommandContext(ctx, "qemu-system-x86_64", "-machine", "pc,accel="+accelerator, "-m", "64",
 			"-nodefaults", "-display", "none", "-no-reboot", "-device", "isa-debug-exit,iobase=0xf4,iosize=1",
 			"-drive", "file="+image+",format=raw,if=ide")
+		// A guest that hangs must not outlive this process, or the thread that the
+		// signal is bound to.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 		out, err := cmd.CombinedOutput()
 		exit, exited := errors.AsType[*exec.ExitError](err)
 		t.Logf("%s: %v %s", accelerator, err, out)
