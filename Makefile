@@ -39,6 +39,7 @@ build:
 lint: $(LINT_BIN)
 	$(GO) vet ./...
 	$(LINT_BIN) run ./...
+	nix/update-vendor-hash.sh --check
 
 $(LINT_BIN):
 	mkdir -p $(@D)

@@ -7,12 +7,57 @@
     { self, nixpkgs }:
     let
       inherit (nixpkgs) lib;
-      systems = [ "x86_64-linux" ];
+      systems = [
+        "x86_64-linux"
+        "aarch64-linux"
+      ];
       forEachSystem = f: lib.genAttrs systems (system: f nixpkgs.legacyPackages.${system});
+
+      # On macOS there is one package, which says why it cannot be built when
+      # somebody builds or runs it. Were that an error of evaluation, it would hit
+      # everybody who evaluates all systems, as `nix flake check` of Nix 2.8 does.
+      needsLinux = "vm-prebuild runs on Linux, and so do its tests: build or run it there, or on macOS with a Linux builder, as .#packages.aarch64-linux.default";
+      placeholder =
+        system:
+        derivation {
+          inherit system;
+          name = "vm-prebuild-needs-linux";
+          builder = "/bin/sh";
+          args = [
+            "-c"
+            "echo '${needsLinux}' >&2; exit 1"
+          ];
+        };
+      darwinSystems = [
+        "x86_64-darwin"
+        "aarch64-darwin"
+      ];
+      forEachDarwin = f: lib.genAttrs darwinSystems (system: f (placeholder system));
+
+      appsOf =
+        package: names:
+        lib.genAttrs names (name: {
+          type = "app";
+          program = "${package}/bin/${name}";
+        });
+      toolNames = [
+        "vm-prebuild"
+        "nix-closure-import"
+        "nixos-test-run"
+      ];
 
       # The tools as the user's flake pins them, also for tests that are
       # evaluated with another nixpkgs.
-      tools = pkgs: self.packages.${pkgs.stdenv.hostPlatform.system}.vm-prebuild;
+      tools =
+        pkgs:
+        let
+          inherit (pkgs.stdenv.hostPlatform) system;
+        in
+        if pkgs.stdenv.hostPlatform.isLinux then
+          self.packages.${system}.vm-prebuild
+            or (throw "vm-prebuild: there is no package for ${system}; nix/package.nix may build there: see default.nix")
+        else
+          throw "${needsLinux} (it was asked for on ${system})";
       testModule = import ./nix/module.nix { vm-prebuild = tools; };
 
       # The example is a flake of its own; here it runs against this tree.
@@ -28,42 +73,79 @@
         vm-prebuild = tools;
       };
 
+      # Modules of tests, for their `imports`; the second name is where people look.
       testModules.default = testModule;
+      nixosModules.test = testModule;
 
-      packages = forEachSystem (
-        pkgs:
-        let
-          vm-prebuild = pkgs.callPackage ./nix/package.nix { };
-        in
-        {
-          default = vm-prebuild;
-          inherit vm-prebuild;
-          inherit (example.packages.${pkgs.stdenv.hostPlatform.system})
-            run-vm-tests-with-cache
-            vm-closure-info
-            vm-store-db
-            ;
-        }
-      );
+      # All tests of a nixpkgs run under our driver.
+      overlays.default = import ./nix/overlay.nix { vm-prebuild = tools; };
 
-      apps = forEachSystem (
-        pkgs:
-        lib.genAttrs [ "vm-prebuild" "nix-closure-import" "nixos-test-run" ] (name: {
-          type = "app";
-          program = "${tools pkgs}/bin/${name}";
-        })
-        // {
-          inherit (example.apps.${pkgs.stdenv.hostPlatform.system}) run-vm-tests;
-          default = {
-            type = "app";
-            program = "${tools pkgs}/bin/vm-prebuild";
-          };
-        }
-      );
+      templates.default = {
+        path = ./templates/default;
+        description = "A flake with a NixOS VM test that is prebuilt";
+        welcomeText = ''
+          In flake.nix, make `vm-prebuild.url` the URL that you got this template from.
+          Then prebuild the test and run it, as often as you like:
 
-      checks = forEachSystem (
-        pkgs: example.checks.${pkgs.stdenv.hostPlatform.system} // { package = tools pkgs; }
-      );
+              nix build .#run-vm-tests-with-cache
+              result/bin/run-vm-tests
+        '';
+      };
+
+      packages =
+        forEachSystem (
+          pkgs:
+          let
+            vm-prebuild = pkgs.callPackage ./nix/package.nix { };
+          in
+          {
+            default = vm-prebuild;
+            inherit vm-prebuild;
+            # For machines without Nix: one file for each tool, no libraries.
+            vm-prebuild-static = pkgs.pkgsStatic.callPackage ./nix/package.nix { };
+            inherit (example.packages.${pkgs.stdenv.hostPlatform.system})
+              run-vm-tests-with-cache
+              vm-closure-info
+              vm-store-db
+              ;
+          }
+        )
+        // forEachDarwin (package: {
+          default = package;
+          vm-prebuild = package;
+          run-vm-tests-with-cache = package;
+        });
+
+      apps =
+        forEachSystem (
+          pkgs:
+          let
+            apps = appsOf (tools pkgs) toolNames;
+          in
+          apps
+          // {
+            inherit (example.apps.${pkgs.stdenv.hostPlatform.system}) run-vm-tests;
+            default = apps.vm-prebuild;
+          }
+        )
+        // forEachDarwin (
+          package:
+          appsOf package (
+            toolNames
+            ++ [
+              "run-vm-tests"
+              "default"
+            ]
+          )
+        );
+
+      checks =
+        forEachSystem (
+          pkgs: example.checks.${pkgs.stdenv.hostPlatform.system} // { package = tools pkgs; }
+        )
+        // forEachDarwin (package: {
+          inherit package;
+        });
 
       devShells = forEachSystem (pkgs: {
         default = pkgs.mkShell {

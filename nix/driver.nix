@@ -4,10 +4,13 @@
   config,
   lib,
   hostPkgs,
+  options,
   ...
 }:
 let
+  cfg = config.prebuild;
   tools = vm-prebuild hostPkgs;
+  isPython = cfg.scriptLanguage == "python";
 
   vlansOf =
     node:
@@ -15,27 +18,45 @@ let
     ++ map (interface: interface.vlan) (lib.attrValues (node.virtualisation.interfaces or { }));
   vlans = lib.unique (lib.concatMap vlansOf (lib.attrValues config.nodes));
 
-  testScript = hostPkgs.writeText "test-script" config.testScriptString;
-  isStarlark = lib.elem "--language=starlark" config.extraDriverArgs;
+  # Scripts know a machine by the name of its node since 26.05, and before by the
+  # name of its system, which is what its start script is called after.
+  nameOf = node: system: if options ? driverConfigurationFile then node else system.system.name;
+  machineNames = lib.mapAttrsToList nameOf config.nodes;
+
+  startScripts = {
+    qemu = system: "${system.system.build.vm}/bin/run-${system.system.name}-vm";
+  };
+
+  testScript = hostPkgs.writeText (
+    if isPython then "test-script" else "test-script.star"
+  ) config.testScriptString;
 
   # Since 26.05 it is the driver that opens the SSH backdoor. Before, nixpkgs adds
   # to the guests' QEMU options, and says so in extraDriverArgs.
   driverBackdoor =
-    (config.driverConfiguration.enable_ssh_backdoor or config.sshBackdoor.enable or false)
+    (options ? sshBackdoor && config.sshBackdoor.enable)
     && !lib.any (lib.hasPrefix "--dump-vsocks") config.extraDriverArgs;
 
   # The driver's own configuration file has the same form as that of nixpkgs
   # 26.05, whatever the nixpkgs: the form there is internal and changes.
   configuration = {
-    vms = lib.mapAttrs (name: node: {
-      inherit name;
-      start_script = "${node.system.build.vm}/bin/run-${node.system.name}-vm";
-    }) config.nodes;
+    vms = lib.mapAttrs' (
+      node: system:
+      let
+        name = nameOf node system;
+      in
+      lib.nameValuePair name {
+        inherit name;
+        start_script = startScripts.${cfg.backend} system;
+      }
+    ) config.nodes;
     containers =
       if config.containers or { } == { } then
         { }
       else
-        throw "test ${config.name}: vm-prebuild has no backend for containers";
+        throw ''
+          test ${config.name}: vm-prebuild has no backend for containers, and the test has ${lib.concatStringsSep ", " (lib.attrNames config.containers)}
+          hint: make them nodes, or leave vm-prebuild's module out of this test'';
     inherit vlans;
     global_timeout = config.globalTimeout;
     enable_ssh_backdoor = driverBackdoor;
@@ -43,41 +64,41 @@ let
   };
   configurationFile = hostPkgs.writeText "driver-configuration.json" (builtins.toJSON configuration);
 
-  # A prompt is for people: there, the script's Python comes with a better one.
-  isInteractive = lib.any (arg: arg == "-I" || arg == "--interactive") config.extraDriverArgs;
-  python = hostPkgs.python3.withPackages (
-    ps:
-    config.extraPythonPackages ps
-    ++ lib.optional (isInteractive && ps ? ipython) ps.ipython
-    ++ lib.optional (isInteractive && ps ? ptpython) ps.ptpython
-  );
+  testDriver = hostPkgs.callPackage ./test-driver.nix {
+    vm-prebuild = tools;
+    qemu_pkg = config.qemu.package;
+    python3 = if isPython then hostPkgs.python3 else null;
+    enablePrompt = lib.any (arg: arg == "-I" || arg == "--interactive") config.extraDriverArgs;
+    inherit (config) enableOCR extraPythonPackages;
+  };
 
-  # What test scripts call on the host, and the fallback of the VLANs.
-  runtimePath = lib.makeBinPath (
-    [
-      hostPkgs.coreutils
-      config.qemu.package
-      hostPkgs.vde2
-    ]
-    ++ lib.optional (hostPkgs ? socat) hostPkgs.socat
-    ++ lib.optional (hostPkgs ? util-linux) hostPkgs.util-linux
-    ++ lib.optional (driverBackdoor && hostPkgs ? vhost-device-vsock) hostPkgs.vhost-device-vsock
-    ++ lib.optional config.enableOCR (hostPkgs.tesseract4 or hostPkgs.tesseract)
-  );
+  # nixpkgs' come last: of a flag that is given twice the last one counts.
+  arguments = [
+    "--config"
+    "${configurationFile}"
+    "--log-level"
+    (config.logLevel or "info")
+  ]
+  ++ lib.optional (!isPython) "--language=starlark"
+  ++ lib.optional (cfg.accel != "auto") "--accel=${cfg.accel}"
+  ++ lib.optional cfg.report.html "--html=report.html"
+  ++ lib.optional cfg.report.junit "--junit-xml=junit.xml"
+  ++ config.extraDriverArgs;
 
   checks = import ./check-script.nix {
     inherit
       config
       lib
       hostPkgs
-      python
+      machineNames
+      options
+      testDriver
       tools
       vlans
       ;
   };
-in
-{
-  driver = lib.mkForce (
+
+  driver =
     hostPkgs.runCommand "nixos-test-driver-${config.name}"
       {
         nativeBuildInputs = [ hostPkgs.makeWrapper ];
@@ -90,19 +111,11 @@ in
       ''
         mkdir -p $out/bin
         cp ${testScript} $out/test-script
-        ${lib.optionalString (!isStarlark) ''
-          # A script that Python cannot parse fails here, not after the boot.
-          ${python}/bin/python3 -c 'import ast, sys; ast.parse(open(sys.argv[1], encoding="utf-8").read(), "test-script")' $out/test-script
-          ${checks}
-        ''}
-        makeWrapper ${tools}/bin/nixos-test-driver $out/bin/nixos-test-driver \
-          ${lib.optionalString (!isStarlark) "--set NIXOS_TEST_PYTHON ${python}/bin/python3"} \
-          --prefix PATH : ${lib.escapeShellArg runtimePath} \
-          --add-flags "--config ${configurationFile}" \
-          --add-flags "--log-level ${config.logLevel or "info"}" \
-          ${lib.concatMapStringsSep " " (
-            arg: "--add-flags ${lib.escapeShellArg arg}"
-          ) config.extraDriverArgs}
-      ''
-  );
+        ${lib.optionalString isPython checks}
+        makeWrapper ${testDriver}/bin/nixos-test-driver $out/bin/nixos-test-driver \
+          ${lib.concatMapStringsSep " \\\n  " (arg: "--add-flags ${lib.escapeShellArg arg}") arguments}
+      '';
+in
+{
+  driver = lib.mkForce (lib.warnIf config.skipLint "Linting is disabled" driver);
 }

@@ -3,13 +3,18 @@
 # on has, and asks before it reads a younger one.
 #
 #   pkgs.testers.runNixOSTest { imports = [ vm-prebuild.testModules.default ./test.nix ]; }
+#   someTest.extend { modules = [ vm-prebuild.testModules.default ]; }
 {
   # From the host's package set to the package of nixos-test-run.
   vm-prebuild,
 }:
 {
+  # A test that is extended may have it already.
+  key = "vm-prebuild/nix/module.nix";
   imports = [
+    ./options.nix
     (import ./driver.nix { inherit vm-prebuild; })
     ./run.nix
+    ./store.nix
   ];
 }

@@ -1,6 +1,7 @@
 # The Go tools.
 {
   lib,
+  stdenv,
   buildGoModule,
 }:
 let
@@ -10,13 +11,17 @@ let
     ".cache"
     ".ci"
     ".git"
+    "Makefile"
+    "README.md"
     "bin"
+    "default.nix"
     "docs"
     "examples"
     "flake.lock"
     "flake.nix"
     "nix"
     "result"
+    "templates"
     "vendor"
   ];
   root = toString ../.;
@@ -45,6 +50,13 @@ buildGoModule {
   ldflags = [
     "-s"
     "-w"
+  ]
+  # SQLite is C, so it is the C compiler's linker that decides.
+  ++ lib.optionals stdenv.hostPlatform.isStatic [
+    "-linkmode"
+    "external"
+    "-extldflags"
+    "-static"
   ];
   # The Go tests start QEMU and Nix; `make test` runs them.
   doCheck = false;

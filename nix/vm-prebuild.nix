@@ -28,25 +28,19 @@ let
       vlans = lib.unique (lib.concatMap (node: node.virtualisation.vlans) nodes);
       globalTimeoutSeconds = config.globalTimeout;
     };
+
+  # Of the drivers of all tests.
+  inherit
+    (import ./registered-closure.nix {
+      inherit pkgs vm-prebuild;
+      rootPaths = map (test: test.driver) (lib.attrValues tests);
+    })
+    closureInfo
+    storeDb
+    ;
 in
-rec {
-  inherit tests;
-
-  # nixpkgs' closureInfo over the drivers of all tests.
-  closureInfo = pkgs.closureInfo {
-    rootPaths = map (test: test.driver) (lib.attrValues tests);
-  };
-
-  # The database of a store that has this closure, for nix-closure-import to give
-  # stores with --db-image.
-  storeDb =
-    pkgs.runCommandLocal "store-db"
-      {
-        nativeBuildInputs = [ vm-prebuild ];
-      }
-      ''
-        nix-closure-import db-image --closure-info ${closureInfo} -o $out
-      '';
+{
+  inherit tests closureInfo storeDb;
 
   # What run-vm-tests reads; its schema is in testrun/suite.
   manifest = pkgs.writeText "manifest.json" (
@@ -57,16 +51,4 @@ rec {
       tests = lib.mapAttrs (_: describe) tests;
     }
   );
-
-  # The derivation with the prebuilt tests as inputs, so that its builder can
-  # import their closure or run them.
-  withPrebuiltVMs =
-    drv:
-    drv.overrideAttrs (old: {
-      env = (old.env or { }) // {
-        VM_PREBUILD_MANIFEST = "${manifest}";
-        VM_PREBUILD_CLOSURE_INFO = "${closureInfo}";
-        VM_PREBUILD_STORE_DB = "${storeDb}";
-      };
-    });
 }

@@ -35,6 +35,7 @@ type Config struct {
 	Subtest       string        // regular expression: only subtests with such names run; "" means all
 	KeepGoing     bool          // a subtest that fails does not end the test
 	BootTimeout   time.Duration // of each machine; 0 means DefaultBootTimeout
+	Accel         Accel         // of all machines; "" means AccelAuto
 	VLANBackend   VLANBackend
 	PCAPDir       string // directory for a capture of each VLAN, relative to OutDir; "" for none
 	DebugHook     string // command that attaches to a test held at a breakpoint; "" for none
@@ -52,6 +53,20 @@ type MachineConfig struct {
 	Name    string
 	Command startcommand.Command
 }
+
+// Accel says whether machines run under KVM.
+type Accel string
+
+// What machines can run under.
+const (
+	// AccelAuto is KVM where guest code really runs under it, and else TCG.
+	AccelAuto Accel = "auto"
+	// AccelKVM is KVM; where it does not work, no machine starts.
+	AccelKVM Accel = "kvm"
+	// AccelTCG is QEMU's emulation of the CPU, many times slower and the same on
+	// every host.
+	AccelTCG Accel = "tcg"
+)
 
 // VLANBackend says what connects the machines of a VLAN.
 type VLANBackend string
@@ -169,6 +184,11 @@ func (c *Config) check() error {
 	}
 	if c.GlobalTimeout < 0 {
 		return fmt.Errorf("global time-out %v is negative", c.GlobalTimeout)
+	}
+	switch c.Accel {
+	case "", AccelAuto, AccelKVM, AccelTCG:
+	default:
+		return fmt.Errorf("machines do not run under %q\nhint: there are auto, kvm and tcg", c.Accel)
 	}
 	switch c.Language {
 	case "", Python, Starlark:

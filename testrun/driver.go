@@ -34,8 +34,11 @@ type driver struct {
 	env    []string // of the machines, beside the script's own: VLAN sockets
 	vlans  []vlan.Switch
 	ssh    *sshBackdoor // nil for none
-	noKVM  func() bool  // waits for the probe
 	reader *ocr.Engine
+
+	// forceTCG says whether the machines must not run under KVM. It may wait for a
+	// probe.
+	forceTCG func() (bool, error)
 
 	seed    uint64 // of the VLANs' faults
 	logSeed sync.Once
@@ -85,21 +88,7 @@ func newDriver(ctx context.Context, cfg Config, bus *event.Bus, watch watch) (_ 
 	if d.dirs.private {
 		r.RemoveAtDeath(d.dirs.tmp)
 	}
-	// The probe takes a while where KVM is broken. Nobody waits for it before a
-	// machine starts.
-	probed := make(chan accel.Result, 1)
-	go func() { probed <- accel.Probe(ctx) }()
-	d.noKVM = sync.OnceValue(func() bool {
-		kvm := <-probed
-		if !kvm.KVM {
-			text := "KVM cannot be used: " + kvm.Reason + "; the machines run under TCG, which is many times slower"
-			if kvm.Hint != "" {
-				text += " (hint: " + kvm.Hint + ")"
-			}
-			bus.Log(event.Warning, "", text)
-		}
-		return !kvm.KVM
-	})
+	d.forceTCG = d.chooseAccel(ctx)
 	if err := d.startVLANs(ctx); err != nil {
 		return nil, err
 	}
@@ -112,6 +101,35 @@ func newDriver(ctx context.Context, cfg Config, bus *event.Bus, watch watch) (_ 
 		}
 	}
 	return d, nil
+}
+
+// chooseAccel finds out what the machines run under. The probe takes a while where
+// KVM is broken; nobody waits for it before a machine starts.
+func (d *driver) chooseAccel(ctx context.Context) (forceTCG func() (bool, error)) {
+	if d.cfg.Accel == AccelTCG {
+		return func() (bool, error) { return true, nil }
+	}
+	probed := make(chan accel.Result, 1)
+	go func() { probed <- accel.Probe(ctx) }()
+	return sync.OnceValues(func() (bool, error) {
+		kvm := <-probed
+		if kvm.KVM {
+			return false, nil
+		}
+		if d.cfg.Accel == AccelKVM {
+			text := "KVM cannot be used, and the test insists on it: " + kvm.Reason
+			if kvm.Hint != "" {
+				text += "\nhint: " + kvm.Hint
+			}
+			return false, errors.New(text)
+		}
+		text := "KVM cannot be used: " + kvm.Reason + "; the machines run under TCG, which is many times slower"
+		if kvm.Hint != "" {
+			text += " (hint: " + kvm.Hint + ")"
+		}
+		d.bus.Log(event.Warning, "", text)
+		return true, nil
+	})
 }
 
 func (d *driver) startVLANs(ctx context.Context) error {
@@ -165,7 +183,7 @@ func (d *driver) addMachine(name string, command startcommand.Command, keepState
 		Name:         name,
 		Command:      command,
 		Dirs:         machine.Dirs{State: state, Shared: d.dirs.shared, Out: d.cfg.OutDir},
-		ForceTCG:     d.noKVM,
+		ForceTCG:     d.forceTCG,
 		Display:      os.Getenv("DISPLAY") != "" || os.Getenv("WAYLAND_DISPLAY") != "",
 		BootTimeout:  d.cfg.BootTimeout,
 		StreamOutput: d.streamOutput,

@@ -51,7 +51,7 @@ var faults = []fault{
 	{"killed", signalling(syscall.SIGKILL), `^!!! .*machine "machine": .*ended unexpectedly: signal: killed`, chaosGrace, []int{3}},
 	{"stopped", signalling(syscall.SIGSTOP), `^!!! .*machine "machine": .*QEMU \(pid \d+\) is stopped`, chaosBoot + chaosGrace, []int{3}},
 	// The guest lives on, and a command that fails there is a failure of the test.
-	{"out of disk", func(t *testing.T, _ int, d smallDisk) { d.fill(t) }, `^!!! .*QEMU could not write the disk "root": [Nn]o space left on `, chaosBoot + chaosGrace, []int{1, 3}},
+	{"out of disk", func(t *testing.T, _ int, d smallDisk) { d.fill(t) }, `^!!! .*QEMU could not write the disk "drive1": [Nn]o space left on `, chaosBoot + chaosGrace, []int{1, 3}},
 }
 
 func signalling(s syscall.Signal) func(*testing.T, int, smallDisk) {

@@ -163,11 +163,3 @@ func TestPlan(t *testing.T) {
 	}
 	t.Log(out)
 }
-
-// TestVendorHash says whether nix/vendor-hash.nix follows go.mod.
-func TestVendorHash(t *testing.T) {
-	need(t, manifestEnv)
-	if out, err := command(t, top, "nix/update-vendor-hash.sh", "--check"); err != nil {
-		t.Error(out, err)
-	}
-}

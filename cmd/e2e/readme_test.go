@@ -8,31 +8,31 @@ import (
 	"testing"
 )
 
-// The README's section about closures works, line by line.
-func TestREADMEClosures(t *testing.T) {
-	bin, result := need(t, binEnv), filepath.Dir(need(t, manifestEnv))
-	readme, err := os.ReadFile("../../README.md")
+// readmeSection is a script of the commands in a section of README.md, in which a
+// directory of the test is /tmp.
+func readmeSection(t *testing.T, heading, tmp string) string {
+	t.Helper()
+	readme, err := os.ReadFile(top + "/README.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, section, found := strings.Cut(string(readme), "\n### Closures: into a store, out to a cache\n")
+	_, section, found := strings.Cut(string(readme), "\n"+heading+"\n")
 	if !found {
-		t.Fatal("README.md has no section about closures")
+		t.Fatalf("README.md has no section %q", heading)
 	}
-	section, _, _ = strings.Cut(section, "\n### ")
-	dir := t.TempDir()
+	section, _, _ = strings.Cut(section, "\n##")
 	script := "set -euxo pipefail\n"
 	for i, part := range strings.Split(section, "```") {
-		if i%2 == 1 {
-			script += strings.TrimPrefix(part, "sh\n")
+		if commands, ok := strings.CutPrefix(part, "sh\n"); ok && i%2 == 1 {
+			script += commands
 		}
 	}
-	script = strings.ReplaceAll(script, "/tmp/", dir+"/")
-	for name, target := range map[string]string{"bin": bin, "result": result} {
-		if err := os.Symlink(target, filepath.Join(dir, name)); err != nil {
-			t.Fatal(err)
-		}
-	}
+	return strings.ReplaceAll(script, "/tmp/", tmp+"/")
+}
+
+// runScript runs a script in dir and returns what it prints.
+func runScript(t *testing.T, dir, script string) string {
+	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "bash", "-c", script)
 	cmd.Dir = dir
 	out, err := cmd.CombinedOutput()
@@ -40,7 +40,29 @@ func TestREADMEClosures(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(string(out), "nothing to do") {
+	return string(out)
+}
+
+// The README's section about closures works, line by line.
+func TestREADMEClosures(t *testing.T) {
+	bin, result := need(t, binEnv), filepath.Dir(need(t, manifestEnv))
+	dir := t.TempDir()
+	for name, target := range map[string]string{"bin": bin, "result": result} {
+		if err := os.Symlink(target, filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out := runScript(t, dir, readmeSection(t, "### Closures: into a store, out to a cache", dir))
+	if !strings.Contains(out, "nothing to do") {
 		t.Error("the second import did something")
+	}
+}
+
+// So does the Nix tour.
+func TestREADMENixTour(t *testing.T) {
+	need(t, manifestEnv)
+	out := runScript(t, tree(t), readmeSection(t, "### The Nix tour", t.TempDir()))
+	if !strings.Contains(out, "1 passed") || !strings.Contains(out, "-debian-jq") {
+		t.Error("the tour has not been where it was to go")
 	}
 }

@@ -102,6 +102,7 @@ func (t *test) settings(f *flags) ([]setting, error) {
 		{Name: "serial-dir", Value: t.SerialDir},
 		{Name: "pcap", Value: t.PCAPDir},
 		{Name: "log-level", Value: f.LogLevel},
+		{Name: "accel", Value: string(t.Accel)},
 		{Name: "serial-stdout", Value: !t.HideSerial},
 		{Name: "vlan-backend", Value: string(t.VLANBackend)},
 		{Name: "python", Value: t.Python},

@@ -41,6 +41,7 @@ type flags struct {
 
 	SerialStdout bool `name:"serial-stdout" negatable:"" default:"true" help:"Show the machines' consoles in the log, which scripts change with serial_stdout_on() and serial_stdout_off(). Reports have them all the same."`
 
+	Accel       string `enum:"auto,kvm,tcg" default:"auto" help:"What the machines run under: ${enum}. auto takes KVM where guest code really runs under it, else TCG, which is many times slower."`
 	VLANBackend string `name:"vlan-backend" enum:"hub,vde_switch" default:"hub" help:"What connects the machines: ${enum}."`
 	Python      string `env:"NIXOS_TEST_PYTHON" default:"python3" help:"Interpreter of Python scripts, 3.11 or later."`
 
@@ -83,6 +84,7 @@ func (f *flags) test(parsed *kong.Context, script string) (*test, error) {
 	t.Subtest = f.Subtest
 	t.Python = f.Python
 	t.BootTimeout = time.Duration(f.BootTimeout)
+	t.Accel = testrun.Accel(f.Accel)
 	t.VLANBackend = testrun.VLANBackend(f.VLANBackend)
 	t.PCAPDir = f.PCAPDir
 	t.DebugHook = f.DebugHook

@@ -11,7 +11,10 @@
   outputs =
     { nixpkgs, vm-prebuild, ... }:
     let
-      systems = [ "x86_64-linux" ];
+      systems = [
+        "x86_64-linux"
+        "aarch64-linux"
+      ];
       forEachSystem = f: nixpkgs.lib.genAttrs systems (system: f nixpkgs.legacyPackages.${system});
 
       banner = pkgs: pkgs.callPackage ./package.nix { };

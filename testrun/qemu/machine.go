@@ -25,9 +25,9 @@ type Config struct {
 	Name        string
 	Command     startcommand.Command
 	Dirs        machine.Dirs
-	ForceTCG    func() bool   // KVM cannot be used on this host; nil: it can
-	Display     bool          // show the guest's screen in a window
-	BootTimeout time.Duration // from the start script to QMP, and again to the shell
+	ForceTCG    func() (bool, error) // whether the guest must not run under KVM; nil: it may
+	Display     bool                 // show the guest's screen in a window
+	BootTimeout time.Duration        // from the start script to QMP, and again to the shell
 	// StreamOutput reports standard output of commands while they run, which
 	// costs a process for each.
 	StreamOutput bool

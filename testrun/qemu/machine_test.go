@@ -66,7 +66,7 @@ func newGuest(t *testing.T, body string, bootTimeout time.Duration) (*qemu.Machi
 		Name:        "unit",
 		Command:     startcommand.Command{Script: script},
 		Dirs:        machine.Dirs{State: filepath.Join(dir, "state"), Shared: filepath.Join(dir, "shared"), Out: dir},
-		ForceTCG:    func() bool { return true },
+		ForceTCG:    func() (bool, error) { return true, nil },
 		BootTimeout: bootTimeout,
 		Bus:         event.NewBus(),
 		Reaper:      r,

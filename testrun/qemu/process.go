@@ -73,6 +73,12 @@ func start(ctx context.Context, cfg Config, o machine.StartOptions) (*process, e
 	}
 	defer sockets.close()
 
+	forceTCG := false
+	if cfg.ForceTCG != nil {
+		if forceTCG, err = cfg.ForceTCG(); err != nil {
+			return fail(err)
+		}
+	}
 	env := o.Env
 	if env == nil {
 		env = os.Environ()
@@ -89,7 +95,7 @@ func start(ctx context.Context, cfg Config, o machine.StartOptions) (*process, e
 		SharedDir:    cfg.Dirs.Shared,
 		AllowReboot:  o.AllowReboot,
 		Display:      cfg.Display,
-		ForceTCG:     cfg.ForceTCG != nil && cfg.ForceTCG(),
+		ForceTCG:     forceTCG,
 	})
 	if err != nil {
 		return fail(err)

@@ -85,12 +85,12 @@ type Options struct {
 	SharedDir                              string
 	AllowReboot                            bool
 	Display                                bool // there is a display to show the guest on
-	ForceTCG                               bool // KVM cannot be used on this host
+	ForceTCG                               bool // the guest must not run under KVM
 }
 
 // Build makes the process that starts the machine, in directory o.StateDir
 // and with environment env plus what start scripts expect. It fails when the
-// script insists on KVM and KVM cannot be used.
+// script insists on KVM and the guest must not run under it.
 func (c Command) Build(env []string, o Options) (*exec.Cmd, error) {
 	text, err := c.text()
 	if err != nil {
@@ -212,7 +212,7 @@ func (c Command) tcgArguments(text string) ([]string, error) {
 	args := []string{"-machine", "accel=tcg"}
 	if accel := accelOption.FindStringSubmatch(text); accel != nil {
 		if !strings.HasPrefix(accel[2], "tcg") {
-			return nil, fmt.Errorf("start command %s has -accel %s, which nothing can override, and KVM cannot be used here\nhint: write -machine accel=kvm:tcg instead", c, accel[2])
+			return nil, fmt.Errorf("start command %s has -accel %s, which nothing can override, and the guest must not run under KVM\nhint: write -machine accel=kvm:tcg instead", c, accel[2])
 		}
 		args = nil
 	}

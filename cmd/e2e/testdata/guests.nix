@@ -109,7 +109,7 @@ pkgs.testers.runNixOSTest (
 
     testScript = "";
     # Not a test: its machines.
-    test = pkgs.writeText "guests.json" (
+    result = pkgs.writeText "guests.json" (
       builtins.toJSON (
         lib.mapAttrs (name: node: {
           start_script = "${node.system.build.vm}/bin/run-${node.system.name}-vm";

@@ -27,7 +27,8 @@ let
   # In the order in which insmod wants them.
   modules = {
     common = [ "virtio_pci" "virtio_console" "virtio_net" "virtio_blk" "9pnet_virtio" "9p" "overlay" "crc32c_generic" "ext4" "pvpanic-mmio" "pvpanic-pci" ];
-    systemd = [ "erofs" "autofs4" "unix_diag" ];
+    store = [ "erofs" ];
+    systemd = [ "autofs4" "unix_diag" ];
     # A kernel that no boot loader has started does not find the text mode of VGA.
     screen = [ "bochs" ];
   };

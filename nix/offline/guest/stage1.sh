@@ -28,7 +28,10 @@ for word in $(cat /proc/cmdline); do
 done
 
 load() {
+    # Once: a module that is there already cannot be inserted.
+    [ -e "/modules/$1" ] || return 0
     while read -r module; do insmod "/modules/$module"; done <"/modules/$1"
+    rm "/modules/$1"
 }
 load common
 if [ -n "$screen" ]; then load screen; fi
@@ -48,6 +51,7 @@ case $kind in
 mini) lower=/guest ;;
 systemd)
     load systemd
+    load store
     lower=/mnt-base
     mkdir -p $lower
     mount -t erofs -o ro "$(device base)" $lower
@@ -63,7 +67,14 @@ share() {
     mkdir -p "$root$2"
     mount -t 9p -o "trans=virtio,version=9p2000.L,msize=262144$3" "$1" "$root$2"
 }
-share nix-store /nix/.ro-store ,cache=loose,ro
+# Of the host, or a disk that has the closure of some paths.
+if store=$(findfs LABEL=nix-store 2>/dev/null); then
+    load store
+    mkdir -p $root/nix/.ro-store
+    mount -t erofs -o ro "$store" $root/nix/.ro-store
+else
+    share nix-store /nix/.ro-store ,cache=loose,ro
+fi
 mkdir -p $root/nix/.rw-store $root/nix/store
 mount -t tmpfs -o mode=0755 tmpfs $root/nix/.rw-store
 mkdir $root/nix/.rw-store/upper $root/nix/.rw-store/work

@@ -15,6 +15,7 @@
 let
   name = config.system.name;
   inherit (config) virtualisation;
+  accel = if virtualisation.qemu.forceAccel then "kvm" else "kvm:tcg";
   hex = n: lib.fixedWidthString 2 "0" (lib.toHexString n);
   kernelVariable = "NIXPKGS_QEMU_KERNEL_${builtins.replaceStrings [ "-" "." ] [ "_" "_" ] name}";
 
@@ -29,6 +30,24 @@ let
     + "-device virtio-net-pci,netdev=vlan${toString i},mac=52:54:00:12:${hex vlan}:${hex nodeNumber},romfile="
   ) vlans;
 
+  options = lib.mapAttrsToList (name: value: ",${name}=${value}");
+  drives = lib.imap1 (
+    i: drive:
+    "-drive if=none,id=drive${toString i},file=${drive.file}${lib.concatStrings (options drive.driveExtraOpts)} "
+    + "-device virtio-blk-pci,drive=drive${toString i}${lib.concatStrings (options drive.deviceExtraOpts)}"
+  ) virtualisation.qemu.drives;
+
+  # As nixpkgs' start scripts do: anew at every start.
+  storeImage = ''
+    echo "Creating Nix store image..."
+    ${pkgs.gnutar}/bin/tar --create --absolute-names --verbatim-files-from \
+        --transform 'flags=rSh;s|${builtins.storeDir}/||' \
+        --files-from ${pkgs.closureInfo { rootPaths = virtualisation.additionalPaths; }}/store-paths |
+        ${pkgs.erofs-utils}/bin/mkfs.erofs --quiet --force-uid=0 --force-gid=0 -L nix-store \
+            -U eb176051-bd15-49b7-9e6b-462e0b467019 -T 0 --tar=f "$TMPDIR"/store.img
+    echo "Created Nix store image."
+  '';
+
   share = tag: path: ''-virtfs local,path=${path},security_model=none,mount_tag=${tag}'';
   arguments = [
     "-name ${name}"
@@ -37,17 +56,12 @@ let
     "-device virtio-rng-pci"
   ]
   ++ nics
+  ++ lib.optional virtualisation.mountHostNixStore (share "nix-store" builtins.storeDir)
   ++ [
-    (share "nix-store" builtins.storeDir)
     (share "shared" ''"''${SHARED_DIR:-$TMPDIR/xchg}"'')
     (share "xchg" ''"$TMPDIR"/xchg'')
-    ''-drive cache=writeback,werror=report,if=none,id=root,file="$NIX_DISK_IMAGE"''
-    "-device virtio-blk-pci,drive=root,serial=root"
   ]
-  ++ lib.optionals toplevel.isSystemd [
-    "-drive if=none,id=base,format=raw,readonly=on,file=${guests.systemdBase}/root.erofs"
-    "-device virtio-blk-pci,drive=base,serial=base"
-  ]
+  ++ drives
   ++ [
     "-kernel \${${kernelVariable}:-${guests.kernel}/vmlinux}"
     "-initrd ${guests.initrd}/initrd"
@@ -66,16 +80,17 @@ pkgs.writeTextFile {
 
     NIX_DISK_IMAGE=$(readlink -f "''${NIX_DISK_IMAGE:-./${name}.qcow2}")
     if ! test -e "$NIX_DISK_IMAGE"; then
-        ${pkgs.qemu_test}/bin/qemu-img create -q -f qcow2 -F qcow2 \
+        ${virtualisation.qemu.package}/bin/qemu-img create -q -f qcow2 -F qcow2 \
             -b ${guests.emptyDisk virtualisation.diskSize}/disk.qcow2 "$NIX_DISK_IMAGE"
     fi
     if [ -z "$TMPDIR" ] || [ -z "$USE_TMPDIR" ]; then
         TMPDIR=$(mktemp -d -t nix-vm.XXXXXXXXXX)
     fi
+    ${lib.optionalString virtualisation.useNixStoreImage storeImage}
     mkdir -p "$TMPDIR/xchg"
     cd "$TMPDIR"
 
-    exec ${pkgs.qemu_test}/bin/qemu-system-x86_64 -machine accel=kvm:tcg -cpu max \
+    exec ${virtualisation.qemu.package}/bin/qemu-system-x86_64 -machine accel=${accel} -cpu max \
         ${builtins.concatStringsSep " \\\n    " arguments} \
         $QEMU_OPTS "$@"
   '';

@@ -13,14 +13,12 @@ let
       elem
       filter
       foldl'
-      functionArgs
       genList
       hasAttr
       head
       intersectAttrs
       isAttrs
       isBool
-      isFunction
       isInt
       isList
       isPath
@@ -76,6 +74,12 @@ let
     imap0 = f: xs: builtins.genList (n: f n (builtins.elemAt xs n)) (builtins.length xs);
     imap1 = f: lib.imap0 (n: f (n + 1));
     unique = builtins.foldl' (acc: x: if builtins.elem x acc then acc else acc ++ [ x ]) [ ];
+    reverseList =
+      xs:
+      let
+        n = builtins.length xs;
+      in
+      builtins.genList (i: builtins.elemAt xs (n - 1 - i)) n;
     sort = builtins.sort;
     naturalSort = builtins.sort (a: b: a < b);
 
@@ -130,16 +134,58 @@ let
       (if rest == 0 then "" else lib.toHexString rest) + digit (n - rest * 16);
 
     # Derivations and functions.
+    isFunction = f: builtins.isFunction f || builtins.isAttrs f && f ? __functor;
+    functionArgs = f: f.__functionArgs or (builtins.functionArgs f);
     isDerivation = x: builtins.isAttrs x && (x.type or null) == "derivation";
     getExe = drv: lib.getExe' drv (drv.meta.mainProgram or drv.pname or drv.name);
     getExe' = drv: name: "${drv}/bin/${name}";
     getBin = drv: drv;
+    # What f returns, with `override` to call it again with other arguments.
+    makeOverridable =
+      f: args:
+      let
+        result = f args;
+      in
+      if builtins.isAttrs result then
+        result
+        // {
+          override =
+            change: lib.makeOverridable f (args // (if builtins.isFunction change then change args else change));
+        }
+      else
+        result;
     callPackageWith =
       scope: f: args:
       let
         fn = if builtins.isFunction f then f else import f;
       in
-      fn (builtins.intersectAttrs (builtins.functionArgs fn) scope // args);
+      lib.makeOverridable fn (builtins.intersectAttrs (builtins.functionArgs fn) scope // args);
+    # An overlay after another; the second sees what the first makes.
+    composeExtensions =
+      f: g: final: prev:
+      let
+        first = f final prev;
+      in
+      first // g final (prev // first);
+    # A function of its own result, changed by an overlay.
+    extends =
+      overlay: f: final:
+      let
+        prev = f final;
+      in
+      prev // overlay final prev;
+    # `attrs`, `prev: attrs` and `final: prev: attrs` as the last of them.
+    toExtension =
+      f:
+      if builtins.isFunction f then
+        final: prev:
+        let
+          once = f prev;
+        in
+        if builtins.isFunction once then f final prev else once
+      else
+        _: _: f;
+    throwIfNot = cond: msg: x: if cond then x else throw msg;
     warnIf = cond: msg: x: if cond then builtins.trace "warning: ${msg}" x else x;
     # What is known without evaluating the derivation stays cheap to ask for.
     lazyDerivation =
@@ -168,9 +214,12 @@ let
       spdxId = "MIT";
       free = true;
     };
-    platforms.linux = [ "x86_64-linux" ];
+    platforms.linux = [
+      "x86_64-linux"
+      "aarch64-linux"
+    ];
 
-    types = import ./types.nix lib;
+    inherit (import ./types.nix lib) types mkOptionType;
   }
   // import ./modules.nix lib;
 in

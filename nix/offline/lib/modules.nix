@@ -10,11 +10,12 @@ let
   isOption = x: (x._type or null) == "option";
 
   # A module is a path, a function, or an attribute set; the latter is either
-  # { imports, options, config } or short for { imports, config = the rest }.
+  # { imports, options, config } or short for { imports, config = the rest }. One
+  # that has a key, as every path does, counts once.
   normalise =
     args: module:
     if builtins.isPath module || builtins.isString module then
-      normalise args (import module)
+      { key = toString module; } // normalise args (import module)
     else if builtins.isFunction module || module ? __functor then
       normalise args (
         module (builtins.mapAttrs (name: _: args.${name} or (throw "module argument `${name}' does not exist")) (builtins.functionArgs module) // args)
@@ -32,13 +33,29 @@ let
               "_file"
               "key"
             ];
-      };
+      }
+      // lib.optionalAttrs (module ? key) { inherit (module) key; };
+  # All modules, those that others import behind them, in the reverse of the order in
+  # which they are found: so nixpkgs concatenates the definitions of a list.
   collect =
-    args: module:
+    args: modules:
     let
-      m = normalise args module;
+      named =
+        parent:
+        lib.imap0 (
+          i: module:
+          let
+            m = normalise args module;
+          in
+          { key = "${parent}:anonymous-${toString i}"; } // m
+        );
     in
-    [ m ] ++ builtins.concatMap (collect args) m.imports;
+    lib.reverseList (
+      builtins.genericClosure {
+        startSet = named "" modules;
+        operator = m: named m.key m.imports;
+      }
+    );
 
   mergeOptions =
     loc: a: b:
@@ -53,7 +70,7 @@ let
         mergeOptions (loc ++ [ n ]) a.${n} v
     ) b;
 
-  # The values of all options, lazily; definitions that match no option are
+  # All options with their values, lazily; definitions that match no option are
   # found by `unmatched`, so that looking up one value does not force all.
   evalTree =
     loc: options: defs:
@@ -68,6 +85,7 @@ let
       in
       if isOption opt then evalOption here opt sub else evalTree here opt sub
     ) options;
+  valuesOf = builtins.mapAttrs (_: opt: if isOption opt then opt.value else valuesOf opt);
 
   evalOption =
     loc: opt: defs:
@@ -85,10 +103,16 @@ let
         else
           type.emptyValue.value or (throw "option `${showLoc loc}' is used but has no value");
     in
-    if opt.readOnly or false && builtins.length all > 1 + (if opt ? default then 1 else 0) then
-      throw "option `${showLoc loc}' is read-only and set more than once"
-    else
-      (opt.apply or (x: x)) value;
+    opt
+    // {
+      isDefined = all != [ ];
+      highestPrio = lib.highestPriority all;
+      value =
+        if opt.readOnly or false && builtins.length all > 1 + (if opt ? default then 1 else 0) then
+          throw "option `${showLoc loc}' is read-only and set more than once"
+        else
+          (opt.apply or (x: x)) value;
+    };
 
   unmatched =
     loc: options: defs:
@@ -166,10 +190,13 @@ in
         }
       ];
 
+  # The number is lower the higher the priority is.
+  highestPriority = builtins.foldl' (acc: d: if d.priority < acc then d.priority else acc) 9999;
+
   mergePrioritised =
     loc: type: defs:
     let
-      best = builtins.foldl' (acc: d: if d.priority < acc then d.priority else acc) (builtins.head defs).priority defs;
+      best = lib.highestPriority defs;
     in
     lib.evalDefinitions loc type (map (d: d.value) (builtins.filter (d: d.priority == best) defs));
 
@@ -188,22 +215,56 @@ in
     }:
     let
       args = {
-        inherit lib options config;
+        inherit
+          lib
+          options
+          config
+          extendModules
+          moduleType
+          ;
       }
       // specialArgs;
-      collected = builtins.concatMap (collect args) modules;
-      options = builtins.foldl' (mergeOptions prefix) { } (map (m: m.options) collected);
+      collected = collect args modules;
+      declared = builtins.foldl' (mergeOptions prefix) { } (map (m: m.options) collected);
       definitions = map (m: m.config) collected;
-      config = evalTree prefix options definitions;
-      unknown = unmatched prefix options definitions;
-      result = {
-        inherit options;
-        config =
-          if unknown == [ ] then
-            config
-          else
-            throw "these options do not exist in nix/offline: ${builtins.concatStringsSep ", " unknown}";
+      options = evalTree prefix declared definitions;
+      config = valuesOf options;
+      unknown = unmatched prefix declared definitions;
+
+      # The same modules and more, evaluated again.
+      extendModules =
+        {
+          modules ? [ ],
+          specialArgs ? { },
+          prefix ? prefix',
+        }:
+        lib.evalModules {
+          modules = modules' ++ modules;
+          specialArgs = specialArgs' // specialArgs;
+          inherit prefix;
+        };
+      modules' = modules;
+      specialArgs' = specialArgs;
+      prefix' = prefix;
+
+      # Of options whose values are evaluations of these modules.
+      moduleType = lib.mkOptionType {
+        name = "module";
+        check = lib.types.isModule;
+        merge =
+          loc: defs:
+          (extendModules {
+            modules = defs;
+            prefix = loc;
+          }).config;
       };
     in
-    result;
+    {
+      inherit options extendModules;
+      config =
+        if unknown == [ ] then
+          config
+        else
+          throw "these options do not exist in nix/offline: ${builtins.concatStringsSep ", " unknown}";
+    };
 }

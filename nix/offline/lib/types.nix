@@ -14,13 +14,18 @@ let
   single =
     loc: defs: if builtins.length defs == 1 then builtins.head defs else fail loc "is defined more than once";
 
-  mkType = attrs: {
-    _type = "option-type";
-    merge = equal;
-    # The value of an option that nobody defines and that has no default.
-    emptyValue = { };
-  } // attrs;
+  mkType =
+    attrs:
+    {
+      _type = "option-type";
+      merge = equal;
+      # The value of an option that nobody defines and that has no default.
+      emptyValue = { };
+    }
+    // attrs;
   simple = name: check: mkType { inherit name check; };
+
+  isModule = x: builtins.isAttrs x || builtins.isFunction x || builtins.isPath x;
 
   attrsWith =
     isPresent: t:
@@ -38,11 +43,13 @@ let
     };
 
   types = {
+    inherit isModule;
     str = simple "str" builtins.isString;
     bool = simple "bool" builtins.isBool;
     int = simple "int" builtins.isInt;
     port = simple "port" (x: builtins.isInt x && x >= 0 && x <= 65535);
     ints.positive = simple "positive int" (x: builtins.isInt x && x > 0);
+    ints.unsigned = simple "unsigned int" (x: builtins.isInt x && x >= 0);
     path = simple "path" (x: builtins.isPath x || lib.isDerivation x || (builtins.isString x && lib.hasPrefix "/" x));
     enum = values: simple "enum" (x: builtins.elem x values);
     package = mkType {
@@ -96,8 +103,11 @@ let
       t:
       mkType {
         name = "function";
-        check = builtins.isFunction;
-        merge = loc: defs: arg: t.merge loc (map (f: f arg) defs);
+        check = lib.isFunction;
+        merge = loc: defs: {
+          __functionArgs = builtins.foldl' (acc: f: acc // lib.functionArgs f) { } defs;
+          __functor = _: arg: t.merge loc (map (f: f arg) defs);
+        };
       };
     listOf =
       t:
@@ -128,7 +138,7 @@ let
       }:
       mkType {
         name = "submodule";
-        check = x: builtins.isAttrs x || builtins.isFunction x || builtins.isPath x;
+        check = types.isModule;
         emptyValue.value = { };
         merge =
           loc: defs:
@@ -143,4 +153,7 @@ let
       };
   };
 in
-types
+{
+  inherit types;
+  mkOptionType = mkType;
+}

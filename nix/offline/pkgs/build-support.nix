@@ -207,11 +207,26 @@ in
       '';
     };
 
-  makeWrapper = stdenv.mkDerivation {
-    name = "make-wrapper-hook";
-    buildCommand = ''
+  # A script that the builders of derivations source which have it among their inputs.
+  makeSetupHook =
+    {
+      name,
+      substitutions ? { },
+      meta ? { },
+      passthru ? { },
+    }:
+    script:
+    runCommandWith name { inherit meta passthru; } ''
       mkdir -p $out/nix-support
-      substitute ${./make-wrapper.sh} $out/nix-support/setup-hook --subst-var-by shell ${pkgs.runtimeShell}
+      substitute ${script} $out/nix-support/setup-hook ${
+        lib.concatStringsSep " " (
+          lib.mapAttrsToList (n: v: "--subst-var-by ${n} ${lib.escapeShellArg "${v}"}") substitutions
+        )
+      }
     '';
-  };
+
+  makeWrapper = pkgs.makeSetupHook {
+    name = "make-wrapper-hook";
+    substitutions.shell = pkgs.runtimeShell;
+  } ./make-wrapper.sh;
 }

@@ -78,15 +78,87 @@ rec {
 
   # With line editing, for `nix develop`.
   bashInteractive = links "bash" [ "bash" ];
-  python3 = links "python3" [ "python3" ] // {
-    # Debian's Python as it is.
+  # Debian's Python and those of its own packages that nix/ calls by name. Others
+  # that a test brings are derivations with their modules in sitePackages.
+  # Its setup hook has builders find the modules of their inputs, as nixpkgs' does.
+  python3 = stdenv.mkDerivation {
+    name = "debian-python3";
+    preferLocalBuild = true;
+    buildCommand = ''
+      mkdir -p $out/bin $out/nix-support
+      ln -s /usr/bin/python3 $out/bin/
+      cat >$out/nix-support/setup-hook <<'HOOK'
+      addPythonPath() {
+          if [ -d "$1/${python3.sitePackages}" ]; then export PYTHONPATH=''${PYTHONPATH:+$PYTHONPATH:}$1/${python3.sitePackages}; fi
+      }
+      addEnvHooks "" addPythonPath
+      HOOK
+    '';
+    meta.mainProgram = "python3";
+  } // {
+    sitePackages = "lib/python3.11/site-packages";
+    pkgs = python3Packages;
     withPackages =
       select:
-      if select { } == [ ] then python3 else throw "nix/offline has no Python packages";
+      let
+        packages = select python3Packages;
+      in
+      if packages == [ ] then
+        python3
+      else
+        stdenv.mkDerivation {
+          name = "python3-with-packages";
+          preferLocalBuild = true;
+          buildCommand = ''
+            mkdir -p $out/bin
+            {
+                echo '#!${runtimeShell}'
+                echo 'export PYTHONPATH=${lib.makeSearchPath python3.sitePackages packages}''${PYTHONPATH:+:$PYTHONPATH}'
+                echo 'exec ${python3}/bin/python3 "$@"'
+            } >$out/bin/python3
+            chmod +x $out/bin/python3
+          '';
+        };
+  };
+  python3Packages = {
+    python = python3;
+    pyflakes = stdenv.mkDerivation {
+      name = "debian-pyflakes";
+      preferLocalBuild = true;
+      buildCommand = ''
+        mkdir -p $out/bin
+        ln -s /usr/bin/pyflakes3 $out/bin/pyflakes
+      '';
+    };
+  };
+  mypy = links "mypy" [ "mypy" ];
+
+  # The part of nixpkgs' breakpointHook that the debug hook of tests uses: a command
+  # that enters the sandbox in which `sleep NUMBER` runs, and runs another there.
+  breakpointHook.attach = stdenv.mkDerivation {
+    name = "attach";
+    preferLocalBuild = true;
+    buildCommand = ''
+      cp ${./attach.sh} $out
+      chmod +x $out
+    '';
   };
   qemu = links "qemu" [ "qemu-system-x86_64" "qemu-img" ];
   qemu_test = qemu;
   jq = links "jq" [ "jq" ];
   git = links "git" [ "git" ];
+  gnutar = links "tar" [ "tar" ];
+  nix = links "nix" [ "nix" "nix-build" "nix-instantiate" "nix-store" ];
+
+  # Debian 12's mkfs.erofs is older than nixpkgs', which reads archives and writes labels.
+  erofs-utils = stdenv.mkDerivation {
+    name = "debian-erofs-utils";
+    buildCommand = ''
+      mkdir -p $out/bin
+      cp ${./mkfs-erofs.py} $out/bin/mkfs.erofs
+      chmod +x $out/bin/mkfs.erofs
+    '';
+    meta.mainProgram = "mkfs.erofs";
+  };
   vde2 = links "vde2" [ "vde_switch" ];
 }

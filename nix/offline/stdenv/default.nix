@@ -1,9 +1,11 @@
 # mkDerivation on top of Debian's programs: /usr of the build machine is part
 # of the sandbox (env.sh), so a builder finds the usual tools in /usr/bin.
-{ lib }:
+{
+  lib,
+  system,
+  isStatic,
+}:
 let
-  system = "x86_64-linux";
-
   # Attributes that tell Nix code something and are no part of the derivation.
   evaluationOnly = [
     "env"
@@ -20,7 +22,7 @@ let
   mkDerivation =
     argsOrFunction:
     let
-      fn = if builtins.isFunction argsOrFunction then argsOrFunction else _: argsOrFunction;
+      fn = if lib.isFunction argsOrFunction then argsOrFunction else _: argsOrFunction;
       attrs = fn (attrs // { finalPackage = package; });
       raw = derivation (
         removeAttrs attrs evaluationOnly
@@ -69,9 +71,10 @@ in
   shell = "/bin/bash";
   hostPlatform = {
     inherit system;
-    isLinux = true;
-    isDarwin = false;
-    isx86_64 = true;
-    isAarch64 = false;
+    isLinux = lib.hasSuffix "-linux" system;
+    isDarwin = lib.hasSuffix "-darwin" system;
+    inherit isStatic;
+    isx86_64 = system == "x86_64-linux";
+    isAarch64 = system == "aarch64-linux";
   };
 }

@@ -8,6 +8,8 @@
   name,
   allNodes,
   nodes,
+  # The test's.
+  qemu,
   ...
 }:
 let
@@ -64,6 +66,14 @@ let
         lib.mkDefault (pkgs.writeText (builtins.replaceStrings [ "@" ] [ "-" ] (baseNameOf name)) config.text)
       );
     };
+  drive = {
+    options = {
+      name = option (types.nullOr types.str) null;
+      file = mkOption { type = types.str; };
+      driveExtraOpts = option (types.attrsOf types.str) { };
+      deviceExtraOpts = option (types.attrsOf types.str) { };
+    };
+  };
 in
 {
   options = {
@@ -86,7 +96,29 @@ in
     virtualisation.diskSize = option types.ints.positive 1024;
     virtualisation.graphics = option types.bool true;
     virtualisation.vlans = option (types.listOf types.int) [ 1 ];
+    virtualisation.useNixStoreImage = option types.bool false;
+    virtualisation.mountHostNixStore = option types.bool (!config.virtualisation.useNixStoreImage);
+    # Stage 1 mounts one of the two, under a layer that can be written to. A
+    # configuration may say so, too, but cannot have anything else.
+    virtualisation.writableStore = option (types.enum [ true ]) true;
+    virtualisation.fileSystems = mkOption {
+      type = types.attrsOf types.anything;
+      default = { };
+      apply =
+        mounts:
+        let
+          others = removeAttrs mounts [
+            "/nix/.ro-store"
+            "/nix/store"
+          ];
+        in
+        lib.throwIfNot (others == { }) "the guests of nix/offline mount no ${toString (builtins.attrNames others)}" mounts;
+    };
+    virtualisation.additionalPaths = option (types.listOf types.path) [ ];
     virtualisation.qemu.options = strings;
+    virtualisation.qemu.drives = option (types.listOf (types.submodule drive)) [ ];
+    virtualisation.qemu.package = option types.package qemu.package;
+    virtualisation.qemu.forceAccel = option types.bool qemu.forceAccel;
     # Of this folder only: the console can be seen on the screen, not only in the
     # text of the virtual terminals. It costs a second of the boot.
     virtualisation.screen = option types.bool false;
@@ -107,13 +139,41 @@ in
   config = {
     networking.primaryIPAddress = lib.mkIf (config.virtualisation.vlans != [ ]) (lib.mkDefault (address name));
     networking.extraHosts = lib.concatMapStringsSep "\n" (n: "${address n} ${nodes.${n}.networking.hostName}") onVlan;
+    virtualisation.additionalPaths = [ config.system.build.toplevel ];
+    virtualisation.qemu.drives = lib.mkMerge [
+      [
+        {
+          name = "root";
+          file = ''"$NIX_DISK_IMAGE"'';
+          driveExtraOpts.cache = "writeback";
+          driveExtraOpts.werror = "report";
+          deviceExtraOpts.serial = "root";
+        }
+      ]
+      (lib.mkIf config.virtualisation.useNixStoreImage [
+        {
+          name = "nix-store";
+          file = ''"$TMPDIR"/store.img'';
+          driveExtraOpts.format = "raw";
+        }
+      ])
+      (lib.mkIf (config.virtualisation.guest == "systemd") [
+        {
+          name = "base";
+          file = "${guests.systemdBase}/root.erofs";
+          driveExtraOpts.format = "raw";
+          driveExtraOpts.readonly = "on";
+          deviceExtraOpts.serial = "base";
+        }
+      ])
+    ];
     system.build = rec {
       toplevel = guests.toplevel {
         inherit config;
         inherit (config.virtualisation) vlans;
         nodeNumber = numberOf name;
       };
-      vm = guests.startScript {
+      vm = builtins.seq config.virtualisation.fileSystems guests.startScript {
         inherit config toplevel;
         inherit (config.virtualisation) vlans;
         nodeNumber = numberOf name;

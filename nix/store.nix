@@ -1,0 +1,79 @@
+# prebuild.storeImage: the machines' /nix/store is one image of what they need, built
+# once as a derivation and read by all of them, not the host's whole store.
+# nixpkgs' virtualisation.useNixStoreImage makes an image for each machine at each
+# start, and that is what it asks of start scripts, so this does without it.
+{
+  config,
+  lib,
+  hostPkgs,
+  ...
+}:
+let
+  # What a machine registers in its Nix database: by the same means as its start
+  # script, which passes the path of the registration.
+  registration = node: hostPkgs.closureInfo { rootPaths = node.virtualisation.additionalPaths; };
+
+  image = import ./store-image.nix {
+    inherit hostPkgs lib;
+    name = "vm-store-${config.name}.img";
+    roots =
+      # What the script names, it may use in a machine.
+      [ (hostPkgs.writeText "test-script" config.testScriptString) ]
+      ++ lib.concatMap (node: node.virtualisation.additionalPaths ++ [ (registration node) ]) (
+        lib.attrValues config.nodes
+      );
+  };
+in
+{
+  options.prebuild.storeImage = lib.mkOption {
+    type = lib.types.bool;
+    default = false;
+    description = ''
+      Whether the machines have their Nix store from an image that is built once, with the test, and holds what the
+      machines and the script refer to, instead of seeing the host's store. A change of any machine builds it anew.
+    '';
+  };
+
+  config.defaults = lib.mkIf config.prebuild.storeImage (
+    { config, ... }:
+    {
+      virtualisation = {
+        mountHostNixStore = false;
+        # As it is by default with the host's store.
+        writableStore = lib.mkDefault true;
+        qemu.drives = [
+          {
+            name = "nix-store";
+            file = "${image}";
+            driveExtraOpts = {
+              format = "raw";
+              readonly = "on";
+            };
+          }
+        ];
+        fileSystems = {
+          "/nix/.ro-store" = {
+            device = "/dev/disk/by-label/nix-store";
+            fsType = "erofs";
+            options = [ "ro" ];
+            neededForBoot = true;
+          };
+          "/nix/store" =
+            if config.virtualisation.writableStore then
+              {
+                overlay = {
+                  lowerdir = [ "/nix/.ro-store" ];
+                  upperdir = "/nix/.rw-store/upper";
+                  workdir = "/nix/.rw-store/work";
+                };
+              }
+            else
+              {
+                device = "/nix/.ro-store";
+                options = [ "bind" ];
+              };
+        };
+      };
+    }
+  );
+}
