@@ -31,6 +31,13 @@ func ciProject(t *testing.T) string {
 		"hello = ./tests/hello.nix;", "hello = ./tests/hello.nix; again = ./tests/hello.nix;")
 	edit(t, filepath.Join(dir, "tests/hello.nix"),
 		"testScript = ''", fmt.Sprintf("testScript = ''\n    # %d", time.Now().UnixNano()))
+	// A repository: what jobs leave in it is no part of the flake.
+	nixOutput(t, dir, "nix", "flake", "lock")
+	for _, args := range [][]string{{"init", "-q"}, {"add", "."}, {"-c", "user.name=CI", "-c", "user.email=", "commit", "-q", "-m", "Tests"}} {
+		if out, err := command(t, dir, "git", args...); err != nil {
+			t.Fatal(out, err)
+		}
+	}
 	return dir
 }
 
