@@ -84,7 +84,7 @@ func FuzzDryRun(f *testing.F) {
 }
 
 func TestParseVersion(t *testing.T) {
-	for text, want := range map[string][2]int{
+	for text, want := range map[string]Version{
 		"nix (Nix) 2.8.0\n":                         {2, 8},
 		"nix (Nix) 2.26.3":                          {2, 26},
 		"nix (Nix) 2.34.0pre20260101_abcdef":        {2, 34},
@@ -93,8 +93,8 @@ func TestParseVersion(t *testing.T) {
 		"nix (Determinate Nix 3.8.0) 3.0.1\nmore\n": {0, 0},
 		"": {0, 0},
 	} {
-		major, minor, err := parseVersion(text)
-		if got := [2]int{major, minor}; got != want || (err == nil) != (want != [2]int{}) {
+		got, err := parseVersion(text)
+		if got != want || (err == nil) != (want != Version{}) {
 			t.Errorf("%q: %v, %v", text, got, err)
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -59,6 +60,9 @@ var announcement = regexp.MustCompile(`^trace: vm-prebuild: attribute (\d+)$`)
 // store's database: ours, most of the time.
 var busy = regexp.MustCompile(`^warning: (error: )?SQLite database .* is busy$`)
 
+// tellEvery is how often it is said how far the evaluation has come, at most.
+const tellEvery = 2 * time.Second
+
 // evaluationMiB is the memory that is left to each evaluating process: what a
 // batch of nixpkgs' tests takes.
 const evaluationMiB = 2048
@@ -90,8 +94,9 @@ func (n *Nix) tests(ctx context.Context, installable string) ([]PlannedTest, err
 	if attributes == nil {
 		attributes = []string{""} // the installable is the one attribute, so to speak
 	}
-	var mu sync.Mutex // of tests, and of what is written to n.Log
+	var mu sync.Mutex // of what follows, and of n.Log
 	var tests []PlannedTest
+	done, told := 0, time.Now()
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(n.evaluations())
 	for from := 0; from < len(attributes); from += batchSize {
@@ -116,6 +121,11 @@ func (n *Nix) tests(ctx context.Context, installable string) ([]PlannedTest, err
 			}
 			mu.Lock()
 			defer mu.Unlock()
+			done += to - from
+			if time.Since(told) > tellEvery && done < len(attributes) {
+				told = time.Now()
+				n.say("evaluated %d of %d", done, len(attributes))
+			}
 			for _, test := range found {
 				if test != nil {
 					tests = append(tests, *test)

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -15,7 +16,7 @@ import (
 
 // Nix runs the nix command, 2.8 or newer. The zero value is ready to use.
 type Nix struct {
-	// Args are passed to every call of nix, such as "--override-input",
+	// Args are passed to every nix that evaluates or builds, such as "--override-input",
 	// "nixpkgs", "path:…" or "--store", "/mnt".
 	Args []string
 	// Log gets what nix says while it evaluates and builds; nil means nobody does.
@@ -48,12 +49,13 @@ const killDelay = 15 * time.Second
 // run runs "nix verb args…" and returns what it wrote to stdout and stderr.
 // What it says on stderr also goes to log, unless that is nil.
 func (n *Nix) run(ctx context.Context, log io.Writer, verb string, args ...string) (stdout, stderr []byte, err error) {
-	words := append([]string{verb}, experimental...)
-	if verb == "--version" {
-		words = words[:1]
-	}
+	return n.runPlain(ctx, log, verb, append(slices.Clone(experimental), args...)...)
+}
+
+// runPlain is run with what nix.conf enables, and nothing else.
+func (n *Nix) runPlain(ctx context.Context, log io.Writer, verb string, args ...string) (stdout, stderr []byte, err error) {
 	var out, all bytes.Buffer
-	cmd := exec.CommandContext(ctx, "nix", append(words, args...)...)
+	cmd := exec.CommandContext(ctx, "nix", append([]string{verb}, args...)...)
 	cmd.Stdout, cmd.Stderr = &out, &all
 	if log != nil {
 		cmd.Stderr = io.MultiWriter(&all, log)
@@ -109,30 +111,45 @@ func (n *Nix) say(format string, args ...any) {
 // Nix 2.13 the path of a derivation meant its outputs; since then it comes to
 // mean the .drv file, and outputs are asked for.
 func (n *Nix) outputsOf(ctx context.Context) (func(drv string) string, error) {
-	stdout, _, err := n.run(ctx, nil, "--version")
+	version, err := n.Version(ctx)
 	if err != nil {
 		return nil, err
 	}
-	major, minor, err := parseVersion(string(stdout))
-	if err != nil {
-		return nil, err
-	}
-	if major > 2 || major == 2 && minor >= 13 {
+	if version.AtLeast(2, 13) {
 		return func(drv string) string { return drv + "^*" }, nil
 	}
 	return func(drv string) string { return drv }, nil
 }
 
+// Version is that of a nix command.
+type Version struct{ Major, Minor int }
+
+func (v Version) String() string { return fmt.Sprintf("%d.%d", v.Major, v.Minor) }
+
+// AtLeast says whether v is the given version or a newer one.
+func (v Version) AtLeast(major, minor int) bool {
+	return v.Major > major || v.Major == major && v.Minor >= minor
+}
+
+// Version asks nix for its version.
+func (n *Nix) Version(ctx context.Context) (Version, error) {
+	stdout, _, err := n.runPlain(ctx, nil, "--version")
+	if err != nil {
+		return Version{}, err
+	}
+	return parseVersion(string(stdout))
+}
+
 // parseVersion reads "nix (Nix) 2.8.0" and what Nix's relatives print: the
 // version that counts comes last.
-func parseVersion(s string) (major, minor int, err error) {
+func parseVersion(s string) (v Version, err error) {
 	fields := strings.Fields(s)
 	if len(fields) > 0 {
-		if n, _ := fmt.Sscanf(fields[len(fields)-1], "%d.%d", &major, &minor); n == 2 {
-			return major, minor, nil
+		if n, _ := fmt.Sscanf(fields[len(fields)-1], "%d.%d", &v.Major, &v.Minor); n == 2 {
+			return v, nil
 		}
 	}
-	return 0, 0, fmt.Errorf("cannot read nix's version from %q", strings.TrimSpace(s))
+	return Version{}, fmt.Errorf("cannot read nix's version from %q", strings.TrimSpace(s))
 }
 
 // System is the Nix name of the system that this program runs on, such as

@@ -116,7 +116,14 @@ func (c *driverCommand) Run(ctx context.Context, out *cli.IO) error {
 				slices.Reverse(sides)
 			}
 			for _, side := range sides {
-				if err := b.run(ctx, job, side.theirs, side.to); err != nil {
+				err := b.run(ctx, job, side.theirs, side.to)
+				switch {
+				case err == nil:
+				case side.theirs && ctx.Err() == nil:
+					// What it waits for may have been lost on the way.
+					fmt.Fprintf(out.Stderr, "%s: theirs failed, its other runs count: %v\n", job, err)
+					report.lost = append(report.lost, job.String())
+				default:
 					return fmt.Errorf("%s: %w", job, err)
 				}
 			}

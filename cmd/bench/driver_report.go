@@ -73,6 +73,7 @@ type driverReport struct {
 	runs         int
 	machine      string
 	missing      string
+	lost         []string // jobs whose run of Python's algorithm failed
 }
 
 // describe notes where this is.
@@ -93,6 +94,14 @@ cut -d' ' -f1-3 /proc/loadavg`
 	r.machine = fmt.Sprintf("%s, %d cores, %s, %s; commit %s; %s; load %s; medians of %d runs",
 		lines[0], runtime.NumCPU(), lines[1], lines[2], lines[3], time.Now().UTC().Format(time.DateOnly), lines[4], r.runs)
 	return nil
+}
+
+// failures tells of the runs of Python's algorithm that gave no figure.
+func (r *driverReport) failures() string {
+	if len(r.lost) == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" Runs of Python's algorithm that failed or hung, and are not counted: %s.", strings.Join(r.lost, ", "))
 }
 
 // rows are the lines for which there are figures.
@@ -149,7 +158,7 @@ func (row driverRow) cells() []string {
 
 func (r *driverReport) text(rows []driverRow) string {
 	var text strings.Builder
-	fmt.Fprintf(&text, "%s\n\n", r.machine)
+	fmt.Fprintf(&text, "%s.%s\n\n", r.machine, r.failures())
 	table := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, strings.Join(driverHeads, "\t"))
 	for _, row := range rows {
@@ -175,7 +184,7 @@ the next command. A wait is late by the time between the readiness of what it wa
 for and its return, to 10 ms; for a port, the start of the program that listens is in
 it. Memory is that of driver, interpreter and supervisor together. Without a shared
 directory, Python's algorithm copies 2 MiB, and the time is taken 32 times. The last column
-has what nixpkgs' driver itself needed on another machine.
+has what nixpkgs' driver itself needed on another machine.%s
 
 `
 
@@ -191,7 +200,7 @@ func (r *driverReport) writeMarkdown(file string, rows []driverRow) error {
 		missing = " (here it does not import " + r.missing + ", which are not installed)"
 	}
 	var section strings.Builder
-	fmt.Fprintf(&section, driverHeading+driverIntro, r.machine, missing)
+	fmt.Fprintf(&section, driverHeading+driverIntro, r.machine, missing, r.failures())
 	fmt.Fprintf(&section, "| %s |\n|%s\n", strings.Join(driverHeads, " | "), strings.Repeat("---|", len(driverHeads)))
 	for _, row := range rows {
 		fmt.Fprintf(&section, "| %s |\n", strings.Join(row.cells(), " | "))

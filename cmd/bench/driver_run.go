@@ -35,7 +35,7 @@ type mark struct {
 }
 
 // runLimit is for a driver that hangs: no run takes half of it.
-const runLimit = 10 * time.Minute
+const runLimit = 5 * time.Minute
 
 // run runs it and returns when it began.
 func (s *driverRun) run(ctx context.Context) (time.Time, error) {

@@ -138,13 +138,13 @@ func TestFrameworkDebugHook(t *testing.T) {
 			stops++
 			typed := `machine.succeed("touch /root/fixed")`
 			if stops == 2 {
-				typed = "p machine.name"
+				typed = "where"
 			}
 			out, err := command(t, ".", n.root+m[1], m[2], "/usr/bin/python3", "-c", debugger, typed)
 			if err != nil {
 				t.Errorf("attaching: %v\n%s", err, out)
 			}
-			if stops == 2 && !strings.Contains(out, "'machine'") {
+			if stops == 2 && !strings.Contains(out, `machine.fail("true")`) {
 				t.Errorf("the debugger said %s", out)
 			}
 		}

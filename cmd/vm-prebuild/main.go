@@ -1,5 +1,5 @@
-// Command vm-prebuild plans, builds, lists and imports prebuilt NixOS VM tests,
-// see [vm-prebuild/prebuild].
+// Command vm-prebuild plans, builds, lists and imports prebuilt NixOS VM tests, and
+// says what a machine lacks to run them; see [vm-prebuild/prebuild].
 package main
 
 import (
@@ -17,6 +17,7 @@ type command struct {
 	List   listCommand   `cmd:"" help:"List the tests that were prebuilt."`
 	Export exportCommand `cmd:"" help:"Bring the closure of prebuilt tests into a binary cache."`
 	Import importCommand `cmd:"" help:"Bring the closure of prebuilt tests into another Nix store."`
+	Doctor doctorCommand `cmd:"" help:"Say what this machine lacks to run VM tests, and what mends it."`
 }
 
 func main() {
@@ -26,10 +27,12 @@ func main() {
 		Examples: []cli.Example{
 			{Text: "What do the tests of this flake still need?", Command: "vm-prebuild plan"},
 			{Text: "Build them with another nixpkgs, then run them", Command: "vm-prebuild build -- --override-input nixpkgs path:../nixpkgs && result/bin/run-vm-tests"},
+			{Text: "What does this machine lack to run them?", Command: "vm-prebuild doctor"},
 			{Text: "Bring them into the store of a machine image", Command: "vm-prebuild import --store /mnt result"},
 		},
 		ExitStatus: []cli.Status{
 			{Code: cli.ExitOK, Meaning: "success"},
+			{Code: cli.ExitFailed, Meaning: "doctor: something is missing that VM tests need"},
 			{Code: cli.ExitUsage, Meaning: "wrong usage, a bad manifest, or an installable without VM tests"},
 			{Code: cli.ExitInfrastructure, Meaning: "nix failed, or a store could not be written"},
 		},

@@ -89,14 +89,18 @@ func (r *Report) WriteJUnit(w io.Writer) error {
 }
 
 // WriteJUnitFile writes the results as JUnit XML to a file, which appears whole
-// or not at all.
+// or not at all. Directories that it lies in are made.
 func (r *Report) WriteJUnitFile(path string) (err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("writing the JUnit report: %w", err)
 		}
 	}()
-	f, err := os.CreateTemp(filepath.Dir(path), ".junit-*.xml")
+	dir := filepath.Dir(path)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(dir, ".junit-*.xml")
 	if err != nil {
 		return err
 	}

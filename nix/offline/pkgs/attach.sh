@@ -5,7 +5,8 @@ set -eu
 number=$1
 shift
 for process in /proc/[0-9]*; do
-    if [ "$(tr '\0' ' ' <"$process/cmdline" 2>/dev/null)" = "sleep $number " ]; then
+    # Processes may end at any time.
+    if [ "$({ tr '\0' ' ' <"$process/cmdline"; } 2>/dev/null)" = "sleep $number " ]; then
         if [ $# = 0 ]; then set -- /bin/bash; fi
         exec nsenter --target "${process##*/}" --mount --uts --ipc --net --pid -- "$@"
     fi

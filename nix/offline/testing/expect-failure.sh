@@ -1,5 +1,6 @@
 # BUILDER ARGUMENT…: runs a builder that has to fail. See testers.testBuildFailure.
 set -u
+export PATH=/usr/bin:/bin
 "$@" 2>&1 | tee testBuildFailure.log
 status=${PIPESTATUS[0]}
 if [ "$status" = 0 ]; then
