@@ -7,5 +7,7 @@ set -eu
 cache=/srv/vm-cache
 secret_key=/etc/nix/vm-cache.secret # of nix-store --generate-binary-cache-key
 
+# Nix 2.8 leaves it empty.
+: "${OUT_PATHS:=$(nix-store --query --outputs "$DRV_PATH")}"
 # shellcheck disable=SC2086 # paths with blanks between them
 exec vm-prebuild export --to "$cache" --secret-key "$secret_key" $OUT_PATHS
