@@ -4,36 +4,10 @@
   stdenv,
   buildGoModule,
 }:
-let
-  # Only what the Go build reads: a change of nix/ or of an example's test does
-  # not rebuild the tools.
-  notSource = [
-    ".cache"
-    ".ci"
-    ".git"
-    "Makefile"
-    "README.md"
-    "bin"
-    "default.nix"
-    "docs"
-    "examples"
-    "flake.lock"
-    "flake.nix"
-    "nix"
-    "result"
-    "templates"
-    "vendor"
-  ];
-  root = toString ../.;
-in
 buildGoModule {
   pname = "vm-prebuild";
   version = "0.1.0";
-  src = builtins.path {
-    name = "vm-prebuild-source";
-    path = ../.;
-    filter = path: _: !(dirOf path == root && builtins.elem (baseNameOf path) notSource);
-  };
+  src = import ./source.nix;
   vendorHash = import ./vendor-hash.nix;
   subPackages = [
     "cmd/nix-closure-import"

@@ -3,10 +3,13 @@
 # --check it only says, by its exit code, whether the file is right.
 set -eu
 cd "$(dirname "$0")/.."
-vendor=$(mktemp -d)
-trap 'rm -rf "$vendor"' EXIT
-go mod vendor -o "$vendor/vendor"
-hash=$(nix --extra-experimental-features nix-command hash path "$vendor/vendor")
+work=$(mktemp -d)
+trap 'chmod -R u+w "$work"; rm -rf "$work"' EXIT
+# The source of the package, without tests, so without what only they import.
+source=$(nix-instantiate --eval --read-write-mode --expr '"${import ./nix/source.nix}"' | tr -d '"')
+cp -r "$source" "$work/source"
+(cd "$work/source" && go mod vendor -o "$work/vendor")
+hash=$(nix --extra-experimental-features nix-command hash path "$work/vendor")
 if grep -qxF "\"$hash\"" nix/vendor-hash.nix; then
     exit 0
 fi

@@ -1,2 +1,2 @@
 # NAR hash of what `go mod vendor` makes; nix/update-vendor-hash.sh writes it.
-"sha256-eIhjiug9dAAqTU+r57ooyUBQ3D9DOB6lklgM1H/sTxc="
+"sha256-2LZtuu4qLI2CfMi3yNu7pu1wXwnpja4KHOTU1FnSh2Y="

@@ -153,7 +153,8 @@ func TestTemplate(t *testing.T) {
 		if bin != oldNix {
 			return // the same file
 		}
-		out, err = command(t, project, "result/bin/run-vm-tests")
+		// Not the tests that the environment names.
+		out, err = command(t, project, "env", "-u", manifestEnv, "result/bin/run-vm-tests")
 		if err != nil || !strings.Contains(out, "1 passed") {
 			t.Errorf("%v\n%s", err, out)
 		}

@@ -21,7 +21,7 @@ func readmeSection(t *testing.T, heading, tmp string) string {
 		t.Fatalf("README.md has no section %q", heading)
 	}
 	section, _, _ = strings.Cut(section, "\n##")
-	script := "set -euxo pipefail\n"
+	script := "set -euxo pipefail\nunset " + manifestEnv + "\n"
 	for i, part := range strings.Split(section, "```") {
 		if commands, ok := strings.CutPrefix(part, "sh\n"); ok && i%2 == 1 {
 			script += commands

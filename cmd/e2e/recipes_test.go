@@ -73,8 +73,16 @@ func readYAML(t *testing.T, file string, into any) {
 type ciMachine struct {
 	dir string
 	env []string
-	// Whether it has an empty /nix and no Nix on its PATH, as machines of shards have.
-	bare bool
+	// Directory that is its /nix if it has no Nix on its PATH, as machines of shards
+	// have; empty for this machine's.
+	nix string
+}
+
+// emptyNix is the /nix of a machine that has none.
+func emptyNix(t *testing.T) string {
+	dir := t.TempDir()
+	removable(t, dir)
+	return dir
 }
 
 // run runs a job's commands as CI systems do, and returns what they print.
@@ -85,7 +93,7 @@ func (m ciMachine) run(t *testing.T, script string) string {
 		"sudo": "exec \"$@\"",
 		"nix":  "echo 'there is no Nix on this machine' >&2; exit 127",
 	} {
-		if name == "nix" && !m.bare {
+		if name == "nix" && m.nix == "" {
 			continue
 		}
 		if err := os.WriteFile(filepath.Join(bin, name), []byte("#!/bin/sh\n"+text+"\n"), 0o700); err != nil {
@@ -93,9 +101,9 @@ func (m ciMachine) run(t *testing.T, script string) string {
 		}
 	}
 	// In a mount namespace, where it can be done: mounts go when its last process does.
-	begin := "if [ -e /dev/kvm ]; then cp -a /dev/kvm " + bin + "/kvm; mount --bind " + bin + "/kvm /dev/kvm; fi\n"
-	if m.bare {
-		begin += "mount -t tmpfs -o mode=755 tmpfs /nix\n"
+	begin := "unset " + manifestEnv + "\nif [ -e /dev/kvm ]; then cp -a /dev/kvm " + bin + "/kvm; mount --bind " + bin + "/kvm /dev/kvm; fi\n"
+	if m.nix != "" {
+		begin += "mount --bind " + m.nix + " /nix\n"
 	}
 	cmd := exec.CommandContext(t.Context(), "unshare", "--mount", "bash", "--noprofile", "--norc", "-euo", "pipefail", "-c", begin+script)
 	cmd.Dir = m.dir
@@ -144,8 +152,9 @@ func TestGitHubActions(t *testing.T) {
 	project, cache := ciProject(t), filepath.Join(t.TempDir(), "cache")
 	artifacts, output := t.TempDir(), filepath.Join(t.TempDir(), "output")
 
-	// job runs a job in dir, in an environment of GitHub's expressions.
-	job := func(name, dir string, values map[string]string, bare bool) string {
+	// job runs a job in dir, where GitHub's expressions have these values, with /nix
+	// as ciMachine has it.
+	job := func(name, dir string, values map[string]string, nix string) string {
 		t.Helper()
 		var log strings.Builder
 		expand := func(text string) string {
@@ -160,7 +169,7 @@ func TestGitHubActions(t *testing.T) {
 		for _, step := range workflow.Jobs[name].Steps {
 			path := filepath.Join(dir, step.With["path"])
 			if step.Run != "" {
-				m := ciMachine{dir: dir, bare: bare, env: []string{"GITHUB_OUTPUT=" + output}}
+				m := ciMachine{dir: dir, nix: nix, env: []string{"GITHUB_OUTPUT=" + output}}
 				for variable, value := range step.Env {
 					m.env = append(m.env, variable+"="+expand(value))
 				}
@@ -201,7 +210,7 @@ func TestGitHubActions(t *testing.T) {
 
 	for _, run := range []string{"1", "2"} {
 		values := map[string]string{"github.run_id": run}
-		log := job("prebuild", project, values, false)
+		log := job("prebuild", project, values, "")
 		if run == "2" && !strings.Contains(log, "nothing to do: all ") {
 			t.Errorf("the second run did not start from what the first left:\n%s", log)
 		}
@@ -230,11 +239,11 @@ func TestGitHubActions(t *testing.T) {
 			for name, value := range include {
 				shard["matrix."+name] = fmt.Sprint(value)
 			}
-			if log := job("test", t.TempDir(), shard, true); !strings.Contains(log, "1 passed") {
+			if log := job("test", t.TempDir(), shard, emptyNix(t)); !strings.Contains(log, "1 passed") {
 				t.Errorf("shard %v:\n%s", include, log)
 			}
 		}
-		job("remember", t.TempDir(), values, false)
+		job("remember", t.TempDir(), values, emptyNix(t))
 	}
 	// What the second run began with, and the third will.
 	for _, name := range []string{"vm-prebuild", "tests.bundle", "tests.path", "durations/results-1.xml", "durations/results-2.xml"} {
@@ -273,7 +282,7 @@ func TestGitLabCI(t *testing.T) {
 	for i := range file.Test.Parallel {
 		dir := t.TempDir()
 		copyDir(t, filepath.Join(prebuild, "vm-cache"), filepath.Join(dir, "vm-cache"), true)
-		log := run(file.Test, ciMachine{dir: dir, bare: true, env: []string{
+		log := run(file.Test, ciMachine{dir: dir, nix: emptyNix(t), env: []string{
 			fmt.Sprintf("CI_NODE_INDEX=%d", i+1), fmt.Sprintf("CI_NODE_TOTAL=%d", file.Test.Parallel)}})
 		passed += strings.Count(log, "1 passed")
 		copyDir(t, dir, remember, true)
