@@ -12,10 +12,9 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/nix-community/go-nix/pkg/derivation"
-
 	"vm-prebuild/buildhook/admission"
 	"vm-prebuild/buildhook/demand"
+	"vm-prebuild/buildhook/derivation"
 	"vm-prebuild/buildhook/protocol"
 	"vm-prebuild/nar/storepath"
 	"vm-prebuild/testrun/accel"
@@ -135,7 +134,10 @@ func readDerivation(file string) (*derivation.Derivation, error) {
 	}
 	var d *derivation.Derivation
 	if err == nil {
-		d, err = derivation.ReadDerivation(io.LimitReader(f, maxDerivation))
+		var text []byte
+		if text, err = io.ReadAll(io.LimitReader(f, maxDerivation)); err == nil {
+			d, err = derivation.Parse(text)
+		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read derivation %s: %w", file, err)
@@ -220,7 +222,7 @@ func (h *hook) offer(ctx context.Context, d *decision) error {
 
 // texts are those parts of a derivation in which store paths can be.
 func texts(d *derivation.Derivation) []string {
-	return slices.Concat([]string{d.Builder}, d.Arguments, slices.Collect(maps.Values(d.Env)))
+	return slices.Concat([]string{d.Builder}, d.Args, slices.Collect(maps.Values(d.Env)))
 }
 
 // storeRoot is the root of the store that a value of Nix's setting store means.

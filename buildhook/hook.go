@@ -133,7 +133,7 @@ func (h *hook) take(ctx context.Context, d decision) error {
 		return err
 	}
 	for _, name := range job.Outputs {
-		if d.derivation.Outputs[name] == nil {
+		if _, ok := d.derivation.Outputs[name]; !ok {
 			return &protocol.Error{What: "outputs", Err: fmt.Errorf("%s has no output %q", d.try.Drv, name)}
 		}
 	}

@@ -17,8 +17,9 @@ import (
 	"slices"
 	"time"
 
-	"github.com/nix-community/go-nix/pkg/derivation"
 	"github.com/nix-community/go-nix/pkg/wire"
+
+	"vm-prebuild/buildhook/derivation"
 )
 
 // Numbers of the protocol. Version 2.5 is old enough for all servers from Nix 2.8
@@ -149,8 +150,8 @@ func (e *encoder) derivation(d *derivation.Derivation, inputs []string) {
 		e.texts(name, o.Path, o.HashAlgorithm, o.Hash)
 	}
 	e.list(inputs)
-	e.texts(d.Platform, d.Builder)
-	e.list(d.Arguments)
+	e.texts(d.System, d.Builder)
+	e.list(d.Args)
 	e.numbers(uint64(len(d.Env)))
 	for _, name := range slices.Sorted(maps.Keys(d.Env)) {
 		e.texts(name, d.Env[name])
