@@ -72,7 +72,7 @@ func (h *hook) hasBuilders() bool {
 // startDelegate starts Nix's own hook with the settings that Nix has sent. It has
 // the descriptor of the builder's log where Nix would have put it.
 func (h *hook) startDelegate(ctx context.Context) (*delegate, error) {
-	nix, err := h.nixProgram("nix")
+	command, err := h.ownHook()
 	if err != nil {
 		return nil, err
 	}
@@ -81,7 +81,7 @@ func (h *hook) startDelegate(ctx context.Context) (*delegate, error) {
 		return nil, err
 	}
 	defer theirs.Close()
-	cmd := exec.CommandContext(ctx, nix, "__build-remote", strconv.Itoa(h.Verbosity))
+	cmd := exec.CommandContext(ctx, command[0], append(command[1:], strconv.Itoa(h.Verbosity))...)
 	cmd.Stdout, cmd.Stderr = theirs, theirs
 	// Descriptor 3 is nothing, and 4 the log.
 	null, err := os.Open(os.DevNull)

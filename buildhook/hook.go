@@ -85,6 +85,7 @@ func Run(ctx context.Context, o Options, streams IO) error {
 	}
 	h := &hook{Options: o, IO: streams, in: in, settings: settings, log: openLog(o.Dir), limit: limitOf(o.Budget)}
 	defer h.log.close()
+	told := map[string]bool{}
 	for {
 		try, err := in.Try()
 		if errors.Is(err, io.EOF) {
@@ -98,7 +99,8 @@ func Run(ctx context.Context, o Options, streams IO) error {
 			return errors.Join(h.delegate.close(), h.take(ctx, d))
 		}
 		h.log.note(entry{Drv: try.Drv, Event: "declined", Reason: d.reason})
-		if d.test {
+		if d.test && !told[try.Drv] { // Nix asks again while it has no room itself
+			told[try.Drv] = true
 			h.say(protocol.LevelWarn, "%s is not built by vm-prebuild: %s", try.Drv, d.reason)
 		}
 		taken, err := h.ask(ctx, try)

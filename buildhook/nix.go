@@ -30,6 +30,19 @@ func (h *hook) nixProgram(name string) (string, error) {
 	return found, nil
 }
 
+// ownHook is the command of Nix's own build hook. Until 2.9 it had a name of its own.
+func (h *hook) ownHook() ([]string, error) {
+	nix, err := h.nixProgram("nix")
+	if err != nil {
+		return nil, err
+	}
+	named := filepath.Join(filepath.Dir(nix), "../libexec/nix/build-remote")
+	if _, err := os.Stat(named); err == nil {
+		return []string{named}, nil
+	}
+	return []string{nix, "__build-remote"}, nil
+}
+
 // passedOn are the settings that say how Nix builds, as far as the version knows
 // them. What is not among them has no influence on a build, or is set here.
 var passedOn = []string{

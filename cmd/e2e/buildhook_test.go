@@ -69,7 +69,7 @@ func TestHookChangesNothingElse(t *testing.T) {
 		n.mustBuild("ordinary", "--check")
 		n.mustFail("fixedTest", []string{"its output has a fixed hash", "is required to build"})
 		n.mustFail("otherFeature", []string{"it needs the feature elsewhere, too", "is required to build"})
-		n.mustBuild("quick", "--max-jobs", "0")
+		n.mustBuild("start", "--max-jobs", "0")
 		n.mustFail("ordinary", []string{""}, "--max-jobs", "0", "--argstr", "salt", "new")
 		n.checkClean()
 	})

@@ -4,8 +4,14 @@
 {
   # Makes derivations different that would be the same.
   salt ? "",
-  # How many tests and inputs the larger ones are made of.
+  # How many tests and jobs there are of those that are many.
   count ? 1,
+  # Seconds that each of these tests takes.
+  seconds ? 0,
+  # Store paths to depend on.
+  inputs ? [ ],
+  # A directory or file to look at.
+  path ? "/none",
 }:
 let
   sh =
@@ -114,8 +120,8 @@ rec {
     trap "" TERM INT HUP
     while true; do sleep ${marker}; done
   '' { };
-  marker = "3611.$salt";
-  stubbornWithSalt = stubborn;
+  # By which its processes are known.
+  marker = "3611.${salt}";
 
   structured = derivation {
     name = "structured";
@@ -146,7 +152,6 @@ rec {
   };
   named = sh "named-vm-check" "echo named >$out" { };
   writes =
-    path:
     test "writes" ''
       cat ${path}/file
       if echo no >${path}/new; then echo "it can be written to"; exit 1; fi
@@ -157,8 +162,9 @@ rec {
 
   big = sized "big" 99999999 1 0;
   wide = sized "wide" 512 9999 0;
-  many = map (n: sized "many-${n}" 1000 1 1) numbers;
-  sizes = sized "sizes" 3000 2 0;
+  many = map (n: sized "many-${n}" 1000 1 seconds) numbers;
   jobs = map (n: sh "job-${n}" "sleep 0.2; echo ${n} $salt >$out" { }) numbers;
-  quick = test "quick" "date +%s%N >$out" { };
+  drivers = map (n: driver "many-${n}" 1000 1) numbers;
+  # Tells when its builder started, in nanoseconds.
+  start = test "start" "echo $EPOCHREALTIME >$out" { inputs = map builtins.storePath inputs; };
 }
