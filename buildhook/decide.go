@@ -38,12 +38,11 @@ type decision struct {
 	mine   bool   // it is built here, or its outputs are placed
 	reason string // for the log, and of what is not mine for the user
 
-	root        string // of the store that asks
-	derivation  *derivation.Derivation
-	demand      admission.Demand
-	emulated    string // why KVM cannot be used, but the test runs; empty if it can
-	cache       string // where the outputs are; empty if they must be built
-	unbuildable string // why they could not be built; only if they are in a cache
+	root       string // of the store that asks
+	derivation *derivation.Derivation
+	cache      string           // where the outputs are; empty if they must be built
+	demand     admission.Demand // if they must be built
+	emulated   string           // likewise: why KVM cannot be used, but the test runs; empty if it can
 }
 
 // decide answers a question. It changes nothing.
@@ -59,17 +58,15 @@ func (h *hook) decide(ctx context.Context, try protocol.Try) decision {
 		d.reason = err.Error()
 		return d
 	}
-	err := h.canBuild(ctx, &d)
-	if cache, reason := h.findResult(ctx, d); cache != "" {
-		d.cache, d.mine = cache, true
-		if err != nil {
-			d.unbuildable = err.Error()
-		}
-		return d
-	} else if reason != "" {
-		h.log.note(entry{Drv: try.Drv, Event: "not in a cache", Reason: reason})
+	cache, problem := h.findResult(ctx, d)
+	if problem != "" {
+		h.log.note(entry{Drv: try.Drv, Event: "cache not used", Reason: problem})
 	}
-	if err != nil {
+	if cache != "" {
+		d.cache, d.mine = cache, true
+		return d
+	}
+	if err := h.canBuild(ctx, &d); err != nil {
 		d.reason = err.Error()
 		return d
 	}
@@ -183,7 +180,7 @@ func (h *hook) canBuild(ctx context.Context, d *decision) error {
 	var err error
 	d.demand, err = demand.Of(d.root, texts(d.derivation))
 	if err != nil {
-		h.log.note(entry{Drv: d.try.Drv, Event: "unknown needs", Reason: err.Error(), Demand: &d.demand})
+		d.reason += "; what its machines need is not known: " + err.Error()
 	}
 	d.demand, err = h.limit.clamp(d.demand)
 	return err

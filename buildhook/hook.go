@@ -126,7 +126,7 @@ const machine = "vm-prebuild"
 
 // take builds a derivation, or places its outputs from a cache.
 func (h *hook) take(ctx context.Context, d decision) error {
-	h.log.note(entry{Drv: d.try.Drv, Event: "accepted", Reason: d.reason, Demand: &d.demand})
+	h.log.note(entry{Drv: d.try.Drv, Event: "accepted", Reason: d.reason, Demand: d.demandOrNil()})
 	if _, err := io.WriteString(h.Replies, string(protocol.Accept)+machine+"\n"); err != nil {
 		return fmt.Errorf("answer Nix: %w", err)
 	}
@@ -147,8 +147,8 @@ func (h *hook) take(ctx context.Context, d decision) error {
 		}
 		h.log.note(entry{Drv: d.try.Drv, Event: "not served", Reason: err.Error()})
 		h.say(protocol.LevelWarn, "%s: %v", d.try.Drv, err)
-		if d.unbuildable != "" {
-			return h.failed(d, errors.New(d.unbuildable))
+		if err := h.canBuild(ctx, &d); err != nil {
+			return h.failed(d, err)
 		}
 	}
 	if err := h.admit(ctx, d, job); err != nil {
@@ -156,6 +156,14 @@ func (h *hook) take(ctx context.Context, d decision) error {
 	}
 	h.log.note(entry{Drv: d.try.Drv, Event: "built"})
 	return nil
+}
+
+// demandOrNil is what is logged of a test's demand.
+func (d *decision) demandOrNil() *admission.Demand {
+	if d.cache != "" {
+		return nil
+	}
+	return &d.demand
 }
 
 // admit builds when there is room.

@@ -159,16 +159,25 @@ func open(dir string) (*queue, error) {
 	return &queue{dir, lock}, nil
 }
 
-// locked calls f while no other process looks at the queue. It is held for as
-// long as it takes to read some small files, so nobody waits long.
+// Times for the lock of the directory, which is held for as long as it takes to read
+// some small files.
+const (
+	lockPoll  = 2 * time.Millisecond
+	lockLimit = 30 * time.Second
+)
+
+// locked calls f while no other process looks at the queue.
 func (q *queue) locked(f func() error) error {
-	for {
-		err := unix.Flock(int(q.lock.Fd()), unix.LOCK_EX)
+	for start := time.Now(); ; time.Sleep(lockPoll) {
+		err := unix.Flock(int(q.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil {
 			break
 		}
-		if !errors.Is(err, unix.EINTR) {
+		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
 			return fmt.Errorf("lock the queue of tests: %w", err)
+		}
+		if time.Since(start) > lockLimit {
+			return fmt.Errorf("lock the queue of tests: somebody has held %s for %v\nhint: 'fuser %s' says who; is that process stopped?", q.lock.Name(), lockLimit, q.lock.Name())
 		}
 	}
 	return errors.Join(f(), unix.Flock(int(q.lock.Fd()), unix.LOCK_UN))

@@ -24,6 +24,7 @@ type hookNix struct {
 	daemon  bool   // a daemon builds, as other users; else the command itself does
 	root    string // of the store
 	hookDir string // the hook's directory
+	file    string // with what is built; empty means tests.nix
 
 	server *exec.Cmd
 }
@@ -102,7 +103,7 @@ func newHookNix(t *testing.T, version, bin string, daemon bool) *hookNix {
 	return n
 }
 
-func (n *hookNix) dir() string { return filepath.Dir(n.root) }
+func (n *hookNix) dir() string { return filepath.Dir(n.hookDir) }
 
 func (n *hookNix) write(name, text string, mode os.FileMode) string {
 	n.t.Helper()
@@ -212,7 +213,11 @@ func (n *hookNix) build(attributes string, args ...string) (paths []string, log 
 }
 
 func (n *hookNix) buildCommand(attributes string, args ...string) *exec.Cmd {
-	all := []string{"--no-out-link", "testdata/buildhook/tests.nix"}
+	file := n.file
+	if file == "" {
+		file = "testdata/buildhook/tests.nix"
+	}
+	all := []string{"--no-out-link", file}
 	for attribute := range strings.FieldsSeq(attributes) {
 		all = append(all, "-A", attribute)
 	}

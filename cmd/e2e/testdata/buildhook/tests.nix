@@ -166,5 +166,8 @@ rec {
   jobs = map (n: sh "job-${n}" "sleep 0.2; echo ${n} $salt >$out" { }) numbers;
   drivers = map (n: driver "many-${n}" 1000 1) numbers;
   # Tells when its builder started, in nanoseconds.
-  start = test "start" "echo $EPOCHREALTIME >$out" { inputs = map builtins.storePath inputs; };
+  start = test "start" "echo $EPOCHREALTIME >$out" {
+    inputs = map builtins.storePath inputs;
+    passAsFile = [ "inputs" ]; # it may be longer than a variable can be
+  };
 }
