@@ -47,7 +47,9 @@ func (h *hook) build(ctx context.Context, d decision, job protocol.Job) error {
 		return err
 	}
 	b := &builder{hook: h, result: make(chan serve.Result, 1)}
-	h.log.note(entry{Drv: d.try.Drv, Event: "started", Demand: &d.demand})
+	request.Ready = func() {
+		h.log.note(entry{Drv: d.try.Drv, Event: "started", Reason: fmt.Sprintf("Nix has a store with %d inputs", len(closure.Paths))})
+	}
 	result, err := b.run(ctx, request, mountns.Options{
 		Closure: closure, From: d.root, Dir: buildsDir(h.Dir),
 		Command: []string{nix, "--serve", "--write", "--log-format", "internal-json"},

@@ -43,6 +43,9 @@ type Request struct {
 
 	MaxSilentTime, Timeout time.Duration // whole seconds; 0 means no limit
 	MaxLogSize             uint64        // bytes; 0 means no limit
+
+	// Ready is called when the server has opened its store; may be nil.
+	Ready func()
 }
 
 // Status is how a build ended, in Nix's numbers.
@@ -79,7 +82,7 @@ func Build(w io.Writer, r io.Reader, q Request) (Result, error) {
 	if e.err != nil {
 		return Result{}, fmt.Errorf("ask Nix to build: %w", e.err)
 	}
-	result, err := read(in)
+	result, err := read(in, q.Ready)
 	if err != nil {
 		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 			err = errors.New("it ended without an answer")
@@ -89,7 +92,7 @@ func Build(w io.Writer, r io.Reader, q Request) (Result, error) {
 	return result, nil
 }
 
-func read(in io.Reader) (Result, error) {
+func read(in io.Reader, ready func()) (Result, error) {
 	var head [3]uint64 // greeting, version, status
 	for i := range head {
 		var err error
@@ -101,6 +104,9 @@ func read(in io.Reader) (Result, error) {
 		}
 		if i == 1 && head[1]>>8 != version>>8 {
 			return Result{}, fmt.Errorf("nix-store --serve speaks version %d of its protocol, not 2", head[1]>>8)
+		}
+		if i == 1 && ready != nil {
+			ready()
 		}
 	}
 	message, err := wire.ReadString(in, maxMessage)
