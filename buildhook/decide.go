@@ -17,6 +17,7 @@ import (
 	"vm-prebuild/buildhook/derivation"
 	"vm-prebuild/buildhook/protocol"
 	"vm-prebuild/nar/storepath"
+	"vm-prebuild/storedb/mountns"
 	"vm-prebuild/testrun/accel"
 )
 
@@ -173,6 +174,9 @@ func (h *hook) missingFeature(try protocol.Try) string {
 func (h *hook) canBuild(ctx context.Context, d *decision) error {
 	if err := makeDirs(h.Dir); err != nil {
 		return err
+	}
+	if err := mountns.Probe(ctx); err != nil {
+		return fmt.Errorf("a store to build in cannot be made: %w", err)
 	}
 	if err := h.offer(ctx, d); err != nil {
 		return err

@@ -184,7 +184,7 @@ func (h *hook) admit(ctx context.Context, d decision, job protocol.Job) error {
 func (h *hook) failed(d decision, err error) error {
 	h.log.note(entry{Drv: d.try.Drv, Event: "failed", Reason: err.Error()})
 	h.say(protocol.LevelError, "%v", err)
-	code := exitFailed
+	code := exitOther
 	if e := new(buildError); errors.As(err, &e) {
 		code = e.code
 	}
@@ -193,6 +193,7 @@ func (h *hook) failed(d decision, err error) error {
 
 // Exit codes of Nix's own hook; versions before 2.12 know them.
 const (
+	exitOther    = 1 // not the test's fault
 	exitFailed   = 100
 	exitTimedOut = 101
 )

@@ -125,7 +125,7 @@ func (p *Place) Leave() {
 
 // List returns the tickets in dir, in the order of their numbers.
 func List(dir string) ([]Ticket, error) {
-	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) { // nobody has built anything yet
 		return nil, nil
 	}
 	q, err := open(dir)
@@ -152,6 +152,9 @@ func open(dir string) (*queue, error) {
 	var lock *os.File
 	if err == nil {
 		lock, err = os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	}
+	if errors.Is(err, os.ErrPermission) {
+		err = fmt.Errorf("%w\nhint: it belongs to the user that Nix builds as, root as a rule", err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open the queue of tests: %w", err)

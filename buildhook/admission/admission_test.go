@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -23,12 +24,14 @@ const holderEnv = "ADMISSION_TEST_DIR"
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(holderEnv); dir != "" {
+		var place *Place
 		memory, err := strconv.Atoi(os.Args[1])
 		if err == nil {
-			_, err = Enter(context.Background(), dir, "holder", Demand{1, memory, 1}, budget, func([]Ticket) { fmt.Println("waiting") })
+			place, err = Enter(context.Background(), dir, "holder", Demand{1, memory, 1}, budget, func([]Ticket) { fmt.Println("waiting") })
 		}
 		fmt.Println("entered", err)
-		select {}
+		time.Sleep(time.Hour)
+		runtime.KeepAlive(place)
 	}
 	os.Exit(m.Run())
 }

@@ -29,11 +29,21 @@ const optionsEnv = "MOUNTNS_TEST_OPTIONS"
 
 func TestMain(m *testing.M) {
 	Main()
+	if os.Getenv(probeEnv) != "" {
+		if err := errors.Join(restrict(os.Getenv(seccompEnv)), Probe(context.Background())); err != nil {
+			fmt.Println(err)
+			os.Exit(3)
+		}
+		os.Exit(0)
+	}
 	if text := os.Getenv(optionsEnv); text != "" {
 		os.Exit(program(text))
 	}
 	os.Exit(m.Run())
 }
+
+// probeEnv makes this executable a program that calls Probe.
+const probeEnv = "MOUNTNS_TEST_PROBE"
 
 // request is those Options that a test chooses.
 type request struct {
@@ -603,4 +613,33 @@ func TestCollect(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestProbe: where Run works, Probe says so, and where it does not, why.
+func TestProbe(t *testing.T) {
+	for _, u := range users(t) {
+		t.Run(u.name, func(t *testing.T) {
+			f := newFixture(t)
+			cmd := f.command(t, u, request{})
+			cmd.Env = append(os.Environ(), probeEnv+"=1")
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Errorf("%v\n%s", err, out)
+			}
+		})
+	}
+	t.Run("no more mounts", func(t *testing.T) {
+		if os.Geteuid() != 0 {
+			missing(t, "not root")
+		}
+		// Root without the capability, in a user namespace that may make no others.
+		cmd := exec.CommandContext(t.Context(), "unshare", "--user", "--map-current-user", "sh", "-c", `echo 0 >/proc/sys/user/max_user_namespaces && exec setpriv --bounding-set -all --inh-caps -all -- "$0"`, "/proc/self/exe")
+		exe, err := os.Executable()
+		check(t, err)
+		cmd.Args[len(cmd.Args)-1] = exe
+		cmd.Env = append(os.Environ(), probeEnv+"=1")
+		out, err := cmd.CombinedOutput()
+		if cmd.ProcessState.ExitCode() != 3 || !strings.Contains(string(out), "namespace") {
+			t.Errorf("%v\n%s", err, out)
+		}
+	})
 }

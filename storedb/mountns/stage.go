@@ -45,7 +45,12 @@ type bind struct {
 // Main becomes the command if [Run] has started this process for that, and
 // returns at once otherwise.
 func Main() {
-	if os.Args[0] != stageName {
+	switch os.Args[0] {
+	case stageName:
+	case probeName:
+		probe()
+		os.Exit(0)
+	default:
 		return
 	}
 	// Capabilities and the signal at the parent's death are those of a thread.
@@ -116,9 +121,8 @@ func (s setup) orphaned(orders *os.File) bool {
 
 // mount makes the store visible.
 func (s setup) mount(ctx context.Context) error {
-	// Nothing that is mounted here is to appear outside.
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return mount.Refused("make mounts private", err)
+	if err := mountPrivate(); err != nil {
+		return err
 	}
 	var err error
 	switch s.Method {
@@ -147,10 +151,23 @@ func (s setup) mount(ctx context.Context) error {
 		}
 	}
 	if s.PIDNamespace {
-		// Not before: names below /proc/self are used to mount the rest.
-		if err := unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
-			return mount.Refused("mount /proc", err)
-		}
+		return mountProc() // not before: names below /proc/self are used to mount the rest
+	}
+	return nil
+}
+
+// mountPrivate keeps what is mounted from then on from appearing outside.
+func mountPrivate() error {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return mount.Refused("make mounts private", err)
+	}
+	return nil
+}
+
+// mountProc mounts a /proc for this namespace of processes.
+func mountProc() error {
+	if err := unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
+		return mount.Refused("mount /proc", err)
 	}
 	return nil
 }
