@@ -22,9 +22,10 @@ type hookNix struct {
 	version string // 2.8 or 2.26
 	bin     string // directory of its programs
 	daemon  bool   // a daemon builds, as other users; else the command itself does
+	user    int    // who calls Nix, and the hook if there is no daemon
 	root    string // of the store
 	hookDir string // the hook's directory
-	file    string // with what is built; empty means tests.nix
+	file    string // with what is built
 
 	server *exec.Cmd
 }
@@ -46,7 +47,11 @@ func nixVersions(t *testing.T) map[string]string {
 	return map[string]string{"2.8": filepath.Dir(older), "2.26": filepath.Join(newer, "bin")}
 }
 
-// eachHookNix runs a test with each Nix, as one user and with a daemon.
+// nobody is a user without privileges.
+const nobody = 65534
+
+// eachHookNix runs a test with each Nix: alone as root, alone as a user without
+// privileges, and with a daemon.
 func eachHookNix(t *testing.T, test func(t *testing.T, n *hookNix)) {
 	if os.Geteuid() != 0 {
 		if os.Getenv("CI") != "" {
@@ -56,13 +61,9 @@ func eachHookNix(t *testing.T, test func(t *testing.T, n *hookNix)) {
 	}
 	tool(t, "nix-vm-build-hook")
 	for version, bin := range nixVersions(t) {
-		for _, daemon := range []bool{false, true} {
-			name := version + " alone"
-			if daemon {
-				name = version + " daemon"
-			}
-			t.Run(name, func(t *testing.T) { test(t, newHookNix(t, version, bin, daemon)) })
-		}
+		t.Run(version+" alone", func(t *testing.T) { test(t, newHookNix(t, version, bin, false, 0)) })
+		t.Run(version+" unprivileged", func(t *testing.T) { test(t, newHookNix(t, version, bin, false, nobody)) })
+		t.Run(version+" daemon", func(t *testing.T) { test(t, newHookNix(t, version, bin, true, 0)) })
 	}
 }
 
@@ -73,12 +74,12 @@ func oneHookNix(t *testing.T) *hookNix {
 		t.Skip("builds need root here")
 	}
 	tool(t, "nix-vm-build-hook")
-	return newHookNix(t, "2.8", nixVersions(t)["2.8"], false)
+	return newHookNix(t, "2.8", nixVersions(t)["2.8"], false, 0)
 }
 
-func newHookNix(t *testing.T, version, bin string, daemon bool) *hookNix {
+func newHookNix(t *testing.T, version, bin string, daemon bool, user int) *hookNix {
 	t.Helper()
-	n := &hookNix{t: t, version: version, bin: bin, daemon: daemon}
+	n := &hookNix{t: t, version: version, bin: bin, daemon: daemon, user: user}
 	// Sockets have short names.
 	dir, err := os.MkdirTemp("", "hook")
 	if err != nil {
@@ -90,13 +91,19 @@ func newHookNix(t *testing.T, version, bin string, daemon bool) *hookNix {
 		}
 	})
 	n.root, n.hookDir = filepath.Join(dir, "root"), filepath.Join(dir, "hook")
-	for _, d := range []string{n.root, filepath.Join(dir, "etc"), filepath.Join(n.root, "nix/var/nix")} {
+	n.file = filepath.Join(dir, "tests.nix")
+	for _, d := range []string{filepath.Join(dir, "etc"), filepath.Join(dir, "home"), filepath.Join(n.root, "nix/var/nix")} {
 		if err := os.MkdirAll(d, 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
+	// All that is needed is where any user can read it.
+	if out, err := exec.Command("sh", "-euc", `cp testdata/buildhook/tests.nix "$1"; cp "$2" "$1/nix-vm-build-hook"; chmod 755 "$1"; chown -R "$3:$3" "$1"`,
+		"sh", dir, tool(t, "nix-vm-build-hook"), strconv.Itoa(user)).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
 	n.flags("--tcg=allow")
-	n.write("hook.sh", fmt.Sprintf("#!/bin/sh\n. %q\nexec %q --store %q --nix %q \"$@\"\n", filepath.Join(dir, "flags"), tool(t, "nix-vm-build-hook"), n.hookDir, bin), 0o755)
+	n.write("hook.sh", fmt.Sprintf("#!/bin/sh\n. %q\nexec %q --store %q --nix %q \"$@\"\n", filepath.Join(dir, "flags"), filepath.Join(dir, "nix-vm-build-hook"), n.hookDir, bin), 0o755)
 	if daemon {
 		n.start()
 	}
@@ -108,7 +115,11 @@ func (n *hookNix) dir() string { return filepath.Dir(n.hookDir) }
 func (n *hookNix) write(name, text string, mode os.FileMode) string {
 	n.t.Helper()
 	file := filepath.Join(n.dir(), name)
-	if err := os.WriteFile(file, []byte(text), mode); err != nil {
+	err := os.WriteFile(file, []byte(text), mode)
+	if err == nil {
+		err = os.Chown(file, n.user, n.user)
+	}
+	if err != nil {
 		n.t.Fatal(err)
 	}
 	return file
@@ -127,11 +138,19 @@ func (n *hookNix) flags(flags ...string) {
 
 // config is what Nix is told.
 func (n *hookNix) config() string {
-	config := os.Getenv("NIX_CONFIG") + "\nsystem-features = benchmark\nbuilders =\nbuild-hook = " + filepath.Join(n.dir(), "hook.sh") + "\n"
+	users := ""
 	if n.daemon {
-		config += "build-users-group = nixbld\n"
+		users = "nixbld"
 	}
-	return config
+	return fmt.Sprintf(`experimental-features = nix-command
+sandbox = true
+sandbox-paths = /usr /bin /sbin /lib /lib64
+build-users-group = %s
+substituters =
+system-features = benchmark
+builders =
+build-hook = %s
+`, users, filepath.Join(n.dir(), "hook.sh"))
 }
 
 // start starts the daemon, for which the store is that of the machine.
@@ -197,7 +216,10 @@ func (n *hookNix) command(name string, args ...string) *exec.Cmd {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = time.Second
-	cmd.Env = append(os.Environ(), "NIX_CONFIG="+n.config(), "NIX_REMOTE="+remote)
+	cmd.Env = append(os.Environ(), "NIX_CONFIG="+n.config(), "NIX_REMOTE="+remote, "HOME="+filepath.Join(n.dir(), "home"))
+	if n.user != 0 {
+		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(n.user), Gid: uint32(n.user)}
+	}
 	return cmd
 }
 
@@ -213,11 +235,7 @@ func (n *hookNix) build(attributes string, args ...string) (paths []string, log 
 }
 
 func (n *hookNix) buildCommand(attributes string, args ...string) *exec.Cmd {
-	file := n.file
-	if file == "" {
-		file = "testdata/buildhook/tests.nix"
-	}
-	all := []string{"--no-out-link", file}
+	all := []string{"--no-out-link", n.file}
 	for attribute := range strings.FieldsSeq(attributes) {
 		all = append(all, "-A", attribute)
 	}

@@ -70,7 +70,7 @@ func TestHookFlags(t *testing.T) {
 			t.Error("a test has written to a directory of the host")
 		}
 		// The one user that there is in the sandbox is, outside, one who may only build.
-		user := "0"
+		user := strconv.Itoa(n.user)
 		if n.daemon {
 			user = "3000[1-8]"
 		}

@@ -1,6 +1,6 @@
 # Derivations for the tests of the build hook. A test is whatever needs the features
 # of one; the builders are bash scripts with the programs of the machine that runs
-# them, see nix/offline/env.sh.
+# them.
 {
   # Makes derivations different that would be the same.
   salt ? "",
