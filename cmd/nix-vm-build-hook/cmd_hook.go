@@ -15,7 +15,7 @@ import (
 
 type hookCommand struct {
 	shared
-	TCG         string   `name:"tcg" enum:"allow,deny" default:"deny" help:"Where KVM cannot be used: let QEMU emulate the processor (allow), or leave tests that need KVM to others (deny). Default: ${default}."`
+	TCG         string   `name:"tcg" env:"VM_PREBUILD_HOOK_TCG" enum:"allow,deny" default:"deny" help:"Where KVM cannot be used: let QEMU emulate the processor (allow), or leave tests that need KVM to others (deny). Default: ${default}."`
 	Match       string   `placeholder:"REGEX" help:"Build derivations whose name matches, too."`
 	Feature     []string `placeholder:"NAME" help:"Offer a feature, and build derivations that need it, too; can be given several times."`
 	SandboxPath []string `placeholder:"DIR" help:"Directory or file that tests see in their sandbox, and cannot write to; can be given several times."`
@@ -34,7 +34,8 @@ func (hookCommand) Help() string {
 // Examples are shown in the help.
 func (hookCommand) Examples() []cli.Example {
 	return []cli.Example{
-		{Text: "One build with it", Command: `nix build .#checks.x86_64-linux.my-test --option build-hook 'nix-vm-build-hook --tcg=allow'`},
+		{Text: "One build with it", Command: `nix build .#checks.x86_64-linux.my-test --option build-hook '/usr/bin/nix-vm-build-hook --tcg=allow'`},
+		{Text: "The same with any Nix: before 2.10, it takes a program here, without arguments", Command: `VM_PREBUILD_HOOK_TCG=allow nix build .#checks.x86_64-linux.my-test --option build-hook /usr/bin/nix-vm-build-hook`},
 		{Text: "In nix.conf, for all builds", Command: "build-hook = /usr/bin/nix-vm-build-hook --memory 12G --cache /var/cache/results"},
 	}
 }

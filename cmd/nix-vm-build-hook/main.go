@@ -18,7 +18,7 @@ func main() {
 		Name:        "nix-vm-build-hook",
 		Description: "Build NixOS VM tests for Nix: also where Nix itself would refuse to, and never more at once than the machine can take.",
 		Examples: []cli.Example{
-			{Text: "One build with it, without KVM; Nix before 2.10 takes no arguments here, but a script that has them", Command: `nix build .#checks.x86_64-linux.my-test --option build-hook 'nix-vm-build-hook --tcg=allow'`},
+			{Text: "One build with it, where there is no KVM", Command: `VM_PREBUILD_HOOK_TCG=allow nix build .#checks.x86_64-linux.my-test --option build-hook /usr/bin/nix-vm-build-hook`},
 			{Text: "In nix.conf, for all builds, with room for three tests of 4 GiB", Command: "build-hook = /usr/bin/nix-vm-build-hook --memory 12G"},
 			{Text: "What is running, and what waits?", Command: "nix-vm-build-hook status"},
 		},
