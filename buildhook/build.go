@@ -110,9 +110,9 @@ func (h *hook) sandboxPaths(d decision) []string {
 	if slices.Contains(d.try.Features, featureDevNet) {
 		paths = append(paths, devNet)
 	}
-	if d.emulated != "" {
-		// A device that is there but works badly is not to be found.
-		paths = append(paths, "/dev/kvm="+os.DevNull)
+	if _, err := os.Stat(devKVM); err == nil && d.emulated != "" {
+		// A device that works badly is not to be found.
+		paths = append(paths, devKVM+"="+os.DevNull)
 	}
 	slices.Sort(paths)
 	return slices.Compact(paths)

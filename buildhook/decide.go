@@ -29,8 +29,11 @@ const (
 	featureDevNet   = "devnet"
 )
 
-// devNet is what a builder with that feature sees.
-const devNet = "/dev/net"
+// What builders with those features see.
+const (
+	devKVM = "/dev/kvm"
+	devNet = "/dev/net"
+)
 
 // decision is an answer to a question, and what is known then.
 type decision struct {

@@ -190,7 +190,11 @@ func TestSandboxPaths(t *testing.T) {
 	h := newHook(t, protocol.Settings{"sandbox-paths": "/b /a=/x"})
 	h.SandboxPaths = []string{"/shown"}
 	got := h.sandboxPaths(decision{emulated: "no KVM", derivation: &derivation.Derivation{}})
-	if want := "/a=/x /b /dev/kvm=/dev/null /shown"; strings.Join(got, " ") != want {
+	want := "/a=/x /b /shown"
+	if _, err := os.Stat(devKVM); err == nil {
+		want = "/a=/x /b /dev/kvm=/dev/null /shown"
+	}
+	if strings.Join(got, " ") != want {
 		t.Errorf("%v, want %s", got, want)
 	}
 }

@@ -83,6 +83,11 @@ func TestHookFlags(t *testing.T) {
 		n.mustFail("wide", []string{"have 9999 cores together, more than the 4", "is required to build"})
 		n.flags("--tcg=allow")
 		n.mustBuild("wide")
+		n.mustFail("manyUsers", []string{"uid-range needs Nix's settings auto-allocate-uids", "is required to build"})
+		if n.version == "2.26" && n.user == 0 && !n.daemon {
+			_, log := n.mustBuild("manyUsers", "--option", "extra-experimental-features", "auto-allocate-uids cgroups", "--option", "auto-allocate-uids", "true")
+			wantTexts(t, log, "65536")
+		}
 		n.checkClean()
 	})
 }

@@ -158,6 +158,12 @@ rec {
       echo yes >$out
     '' { };
   identity = test "identity" "grep Uid: /proc/self/status; cat /proc/self/uid_map; echo >$out" { };
+  manyUsers = test "many-users" "cat /proc/self/uid_map; echo >$out" {
+    requiredSystemFeatures = [
+      "nixos-test"
+      "uid-range"
+    ];
+  };
   network = test "network" "[ \"$(ls /sys/class/net 2>/dev/null || tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d ' ')\" = lo ]; echo >$out" { };
 
   big = sized "big" 99999999 1 0;
