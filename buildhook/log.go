@@ -3,6 +3,7 @@ package buildhook
 import (
 	"encoding/json"
 	"os"
+	"regexp"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -23,6 +24,9 @@ type entry struct {
 // maxLog is the size from which on a new log is begun, in bytes. The one before is
 // kept.
 const maxLog = 4 << 20
+
+// colour is what Nix's messages have of it.
+var colour = regexp.MustCompile("\x1b\\[[0-9;]*m")
 
 // log is a file to which all hooks append. Without one, a hook works, too.
 type log struct{ file *os.File }
@@ -47,6 +51,7 @@ func (l *log) note(e entry) {
 	if l.file == nil {
 		return
 	}
+	e.Reason = colour.ReplaceAllString(e.Reason, "")
 	e.Time, e.PID = time.Now().Round(time.Millisecond), os.Getpid()
 	if text, err := json.Marshal(e); err == nil {
 		_, _ = l.file.Write(append(text, '\n')) // a full disk keeps nobody from building

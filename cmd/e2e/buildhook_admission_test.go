@@ -36,7 +36,7 @@ func (n *hookNix) logEntries() (entries []logEntry) {
 // TestHookAdmission builds twenty tests at once under a budget for three.
 func TestHookAdmission(t *testing.T) {
 	n := oneHookNix(t)
-	const tests, atOnce, seconds, compileJobs = 20, 3, 2, 20
+	const tests, atOnce, seconds, compileJobs = 20, 3, 3, 20
 	count := []string{"--arg", "count", strconv.Itoa(tests), "--arg", "seconds", strconv.Itoa(seconds)}
 	n.mustBuild("drivers", count...)
 	n.flags("--tcg=allow", "--memory", "3500M", "--cores", "16")

@@ -3,8 +3,8 @@ package e2e
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -44,8 +44,13 @@ func TestHookVM(t *testing.T) {
 	wantTexts(t, out, "all ways to ask for help agree")
 	// From the start script of its machine.
 	wantTexts(t, string(decisions), `"reason":"it needs the feature nixos-test","demand":{"machines":1,"memoryMiB":512,"cores":1}`, `"event":"built"`)
-	paths, err := exec.Command("nix", append([]string{"path-info", "--json", "path:" + dir + "#" + attribute}, offline...)...).Output()
-	if err != nil || !strings.Contains(string(paths), `"ultimate":true`) {
-		t.Errorf("%v\n%s", err, paths)
+	said, err := command(t, dir, "nix", append([]string{"eval", "--raw", "path:" + dir + "#" + attribute + ".outPath"}, offline...)...)
+	path := regexp.MustCompile(`/nix/store/\S+$`).FindString(said) // after warnings
+	if err != nil || path == "" {
+		t.Fatalf("%v\n%s", err, said)
+	}
+	info, err := command(t, ".", "nix", "path-info", "--json", path)
+	if err != nil || !strings.Contains(info, `"ultimate":true`) {
+		t.Errorf("%v\n%s", err, info)
 	}
 }
