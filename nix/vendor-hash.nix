@@ -1,2 +1,2 @@
 # NAR hash of what `go mod vendor` makes; nix/update-vendor-hash.sh writes it.
-"sha256-Fp7MZ3/nKnEqsZgNaawwILJRa6OXV9vZQqwDT4c6lTU="
+"sha256-Tqnk0EUMFoUaYGBht4Wlk5rrB/F5ejZvrXrWEgfFUZk="
