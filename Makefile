@@ -11,7 +11,7 @@ SHELL       := bash
 GO       ?= go
 BIN      := bin
 CACHE    := .cache
-TOOLS    := nix-closure-import nixos-test-run run-vm-tests vm-prebuild
+TOOLS    := nix-closure-import nix-vm-build-hook nixos-test-run run-vm-tests vm-prebuild
 LINT     := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 LINT_BIN := $(CACHE)/tools/golangci-lint-v2.15.0
 

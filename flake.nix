@@ -44,6 +44,7 @@
         "vm-prebuild"
         "nix-closure-import"
         "nixos-test-run"
+        "nix-vm-build-hook"
       ];
 
       # The tools as the user's flake pins them, also for tests that are
@@ -76,6 +77,9 @@
       # Modules of tests, for their `imports`; the second name is where people look.
       testModules.default = testModule;
       nixosModules.test = testModule;
+
+      # Module of a NixOS machine that builds tests, see docs/build-hook.md.
+      nixosModules.build-hook = import ./nix/build-hook-module.nix { vm-prebuild = tools; };
 
       # All tests of a nixpkgs run under our driver.
       overlays.default = import ./nix/overlay.nix { vm-prebuild = tools; };

@@ -11,6 +11,7 @@ buildGoModule {
   vendorHash = import ./vendor-hash.nix;
   subPackages = [
     "cmd/nix-closure-import"
+    "cmd/nix-vm-build-hook"
     "cmd/nixos-test-run"
     "cmd/run-vm-tests"
     "cmd/vm-prebuild"

@@ -216,6 +216,9 @@ func (i *importer) lockMissing(ctx context.Context) error {
 	if len(i.missing) == 0 {
 		return nil
 	}
+	if i.Locked {
+		return nil
+	}
 	bases := make([]string, len(i.missing))
 	for n, info := range i.missing {
 		bases[n] = baseName(info.Path)

@@ -58,6 +58,11 @@ type Options struct {
 	RegisterOnly bool   // the files are in the store already, with whatever metadata they have
 	Reregister   bool   // overwrite what is registered of valid paths, as nix-store --load-db does
 
+	// Locked says that somebody who waits for this import has locked the paths that
+	// are missing, as Nix has when it asks a build hook for them: locking them
+	// again would never end.
+	Locked bool
+
 	// GCRoot, if not empty, names a directory below nix/var/nix/gcroots that
 	// gets links to the paths of the closure that no other refers to, and so
 	// keeps all of it from the garbage collector. One that an import has made is

@@ -75,3 +75,22 @@ FROM NOTHING   an empty store: builds vm-prebuild's tools, then as
 TOOLS CACHED   evaluates, builds guests and driver, and runs in the Nix sandbox
 PREBUILT       result/bin/run-vm-tests: boots and runs the script
 END
+
+step "the impossible: a test on a Nix that has neither KVM nor the features of tests"
+impossible=$PWD/$state/impossible
+bin/vm-prebuild import --store "$impossible" "$state/result"
+poor=(nix build .#checks.x86_64-linux.vm-help --store "$impossible" --no-link -L "${override[@]}"
+    --option system-features 'benchmark big-parallel')
+if "${poor[@]}" >"$state/refused.log" 2>&1; then
+    echo "demo: Nix has built it without the hook" >&2
+    exit 1
+fi
+grep -m 1 'is required to build' "$state/refused.log" >&2 || {
+    tail -n 40 "$state/refused.log" >&2
+    exit 1
+}
+begin=$(now)
+VM_PREBUILD_HOOK_STORE=$PWD/$state/hook VM_PREBUILD_HOOK_TCG=allow \
+    quietly "$state/hook.log" "${poor[@]}" --option build-hook "$PWD/bin/nix-vm-build-hook"
+grep -m 1 'KVM CANNOT BE USED' "$state/hook.log" >&2 || echo "with KVM, which the hook has found" >&2
+echo "with --option build-hook nix-vm-build-hook: built in $(since "$begin") s" >&2

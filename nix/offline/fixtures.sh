@@ -1,5 +1,5 @@
 #!/bin/sh
-# Has real Nix make what the tests of nar/, nar/narinfo/ and storedb/ hold ours
+# Has real Nix make what the tests of nar/, storedb/ and buildhook/ hold ours
 # against: nix/offline/fixtures.sh BIN [ROOT] runs BIN/nix and BIN/nix-store and
 # writes the folders testdata/nix-VERSION below ROOT, which is this repository unless
 # given. The same Nix makes the same bytes again, anywhere.
@@ -108,3 +108,74 @@ for compression in none xz zstd; do
 done
 hash=${tree#/nix/store/}
 cp "$work/none/${hash%%-*}.ls" "$root/nar/testdata/nix-$version/tree.ls"
+
+# What Nix says to a program named by its setting build-hook, which is asked to build
+# two derivations and takes one.
+out=$root/buildhook/protocol/testdata/nix-$version
+rm -rf "$out"
+mkdir -p "$out"
+cat >"$work/hook" <<'PY'
+#!/usr/bin/python3
+import os, sys
+record = open(os.environ["RECORD"], "ab", buffering=0)
+def read(n):
+    data = b""
+    while len(data) < n:
+        more = os.read(0, n - len(data))
+        if not more:
+            sys.exit(0)
+        data += more
+    record.write(data)
+    return data
+def number():
+    return int.from_bytes(read(8), "little")
+def text():
+    n = number()
+    data = read(n)
+    read(-n % 8)
+    return data.decode()
+def texts():
+    return [text() for _ in range(number())]
+while number():
+    text(), text()
+while text() == "try":
+    number(), text()
+    derivation = text()
+    texts()
+    if "accept" not in derivation:
+        os.write(2, b"# decline\n")
+        continue
+    os.write(2, b"# accept\nrecorder\n")
+    texts(), texts()
+    os._exit(7)
+PY
+chmod +x "$work/hook"
+cat >"$work/hook.nix" <<'NIX'
+let
+  plain = derivation {
+    name = "plain";
+    system = "x86_64-linux";
+    builder = "/bin/sh";
+    args = [ "-c" "echo hello >$out" ];
+  };
+in
+derivation {
+  name = "vm-accept";
+  system = "x86_64-linux";
+  builder = "/bin/sh";
+  args = [ "-c" "echo $plain >$out" ];
+  requiredSystemFeatures = [ "nixos-test" "kvm" ];
+  inherit plain;
+}
+NIX
+drv=$(nix eval --raw --file "$work/hook.nix" drvPath)
+# Whatever depends on the machine has one value here. The store and the hook itself
+# are named by paths that differ each time, of the same length.
+RECORD=$work/recorded "$bin/nix-store" --realise "$drv" \
+    --option build-hook "$work/hook" --option builders "" --option max-jobs 1 --option cores 2 \
+    --option system-features benchmark --option extra-platforms "" --option system x86_64-linux \
+    --option sandbox-paths "/bin /lib /lib64 /usr" --option timeout 99 --option max-silent-time 77 \
+    --option ssl-cert-file /none --option netrc-file /none --option sandbox-dev-shm-size 50% \
+    --option download-attempts 5 >>"$work/log" 2>&1 && exit 1
+[ -s "$work/recorded" ] || { cat "$work/log" >&2; exit 1; }
+sed "s|$work|$(printf %s "$work" | sed 's/./w/g; s/^w/\//')|g" "$work/recorded" >"$out/hook"

@@ -17,7 +17,7 @@ import (
 var update = flag.Bool("update", false, "write the fixtures that Nix makes")
 
 // Where fixtures.sh writes to, below the repository.
-var folders = []string{"nar/testdata", "nar/narinfo/testdata", "storedb/testdata"}
+var folders = []string{"nar/testdata", "nar/narinfo/testdata", "storedb/testdata", "buildhook/protocol/testdata"}
 
 func TestFixtures(t *testing.T) {
 	newer := os.Getenv("VM_PREBUILD_TRIXIE")

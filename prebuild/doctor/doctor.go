@@ -61,6 +61,7 @@ var checks = []check{
 	{"build-users", buildUsers},
 	{"experimental-features", experimentalFeatures},
 	{"system-features", systemFeatures},
+	{"build-hook", buildHook},
 	{"uid-range", uidRange},
 	{"sandbox", sandbox},
 	{"sandbox-paths", sandboxPaths},

@@ -148,9 +148,28 @@ func systemFeatures(ctx context.Context, m *machine) Result {
 	if uri := m.remoteBuilder(settings, needed); uri != "" {
 		return ok("Nix has what requires the features nixos-test and kvm built by %s", uri)
 	}
+	if hasBuildHook(settings) {
+		return ok("nix-vm-build-hook is asked about what requires the features nixos-test and kvm")
+	}
 	features := strings.Join(lacks, " ")
 	return missing(m.setting("extra-system-features", features),
 		"Nix refuses to build tests: its system-features lack %s", features)
+}
+
+// hasBuildHook says whether Nix asks our build hook; its NixOS module calls it by
+// a script whose name ends alike.
+func hasBuildHook(settings prebuild.Settings) bool {
+	return strings.Contains(settings["build-hook"], "vm-build-hook")
+}
+
+// buildHook finds out who bounds the tests that Nix builds at once. The setting of
+// a daemon that does not tell it is not seen here.
+func buildHook(ctx context.Context, m *machine) Result {
+	settings, err := m.settings(ctx)
+	if err != nil || !hasBuildHook(settings) {
+		return Result{}
+	}
+	return ok("VM tests go to the build hook (nix-vm-build-hook status shows them)")
 }
 
 // remoteBuilder is a machine that builds for this one and has the features.

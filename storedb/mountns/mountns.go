@@ -48,29 +48,70 @@ const (
 
 // Options says what to run, and with which closure.
 type Options struct {
-	ClosureInfo string // directory built by closureInfo
-	From        string // root of the store that has the files; empty means /
-	DBImage     string // directory made by [storedb.WriteImage]; may be empty
-	Method      Method // empty means MethodAuto
+	ClosureInfo string           // directory built by closureInfo
+	Closure     *storedb.Closure // the same, if it is known already
+	From        string           // root of the store that has the files; empty means /
+	DBImage     string           // directory made by [storedb.WriteImage]; may be empty
+	Method      Method           // empty means MethodAuto
 
 	// Store is the root of the store as the command sees it, / included. It is
 	// made if it does not exist and removed afterwards. If it is empty, the root
 	// is somewhere in the directory for temporary files.
 	Store string
 
+	// Dir is where the scratch directory is made; empty means the directory for
+	// temporary files. It exists.
+	Dir string
+
 	Command        []string // name, looked up in PATH in the namespace, and arguments
-	Env            []string // nil means that of this process; [Environment] is added
+	Env            []string // nil means that of this process; Environment is added
 	Stdin          *os.File // nil means /dev/null; of the other two, too
 	Stdout, Stderr *os.File
+
+	// Environment returns what is added to Env for a store below root; nil means
+	// [Environment].
+	Environment func(root string, env []string) map[string]string
+
+	// ReadOnly are directories and files that the command sees at their places,
+	// but cannot write to, whoever it is.
+	ReadOnly []string
+
+	// PIDNamespace gives the command a namespace of processes, and a /proc for it.
+	// When the command ends, or this process, the kernel kills all that the command
+	// has started, whatever sessions and users these have made their own.
+	PIDNamespace bool
 
 	// Signals, if not nil, is where this process gets its signals from. The
 	// command gets them, too.
 	Signals <-chan os.Signal
+
+	// Collect, if not nil, is called when the command has succeeded, before what it
+	// has written is removed.
+	Collect func(*Written) error
+}
+
+// Written is what a command has left in its store.
+type Written struct {
+	Root string // has the state of the store, as for [storedb.QueryClosure]
+	dirs []string
+}
+
+// Path is where the files of a store path are that the command has made; empty if
+// there are none.
+func (w *Written) Path(storePath string) string {
+	for _, dir := range w.dirs {
+		path := filepath.Join(dir, filepath.Base(storePath))
+		if _, err := os.Lstat(path); err == nil {
+			return path
+		}
+	}
+	return ""
 }
 
 // Run runs a command as o says, waits for it and returns its exit code, or 128
 // plus the number of the signal that killed it. An error means that it was not
-// started, or that it succeeded and its scratch directory could not be removed.
+// started, or that it succeeded and its scratch directory could not be removed,
+// or it is that of o.Collect.
 // For a command that does not exist, or cannot be executed, the error has a
 // method ExitCode that returns 127 or 126.
 //
@@ -81,11 +122,11 @@ func Run(ctx context.Context, o Options) (code int, err error) {
 	if len(o.Command) == 0 {
 		return 0, errors.New("run a command: none given")
 	}
-	paths, err := storedb.ReadStorePaths(filepath.Join(o.ClosureInfo, storedb.StorePathsFile))
+	paths, err := o.storePaths()
 	if err != nil {
 		return 0, err
 	}
-	s, err := newScratch(o.Store)
+	s, err := newScratch(o.Dir, o.Store)
 	if err != nil {
 		return 0, err
 	}
@@ -111,7 +152,23 @@ func Run(ctx context.Context, o Options) (code int, err error) {
 		c.kill()
 		return 0, err
 	}
-	return c.wait(o.Signals), nil
+	code = c.wait(o.Signals)
+	if code == 0 && o.Collect != nil {
+		err = o.Collect(&Written{Root: s.root(), dirs: []string{filepath.Join(s.view(), "upper"), filepath.Join(s.root(), "nix", "store")}})
+	}
+	return code, err
+}
+
+// storePaths are those of the closure.
+func (o *Options) storePaths() ([]string, error) {
+	if o.Closure == nil {
+		return storedb.ReadStorePaths(filepath.Join(o.ClosureInfo, storedb.StorePathsFile))
+	}
+	paths := make([]string, len(o.Closure.Paths))
+	for i, info := range o.Closure.Paths {
+		paths[i] = info.Path
+	}
+	return paths, nil
 }
 
 // command is a process that goes through the stages of [Main] and then becomes
@@ -137,9 +194,13 @@ func newCommand(o Options, s *scratch) (*command, error) {
 	if env == nil {
 		env = os.Environ()
 	}
+	environment := o.Environment
+	if environment == nil {
+		environment = Environment
+	}
 	c.cmd = &exec.Cmd{
 		Path: "/proc/self/exe", Args: append([]string{stageName}, o.Command...),
-		Env: apply(env, Environment(s.visible, env)),
+		Env: apply(env, environment(s.visible, env)),
 		// Descriptors 3 and 4, and 5, which the command and its children keep: as
 		// long as one of them lives, the directory is not taken for a stale one.
 		ExtraFiles: append(c.theirs[:len(c.theirs):len(c.theirs)], s.lock),
@@ -157,6 +218,9 @@ func newCommand(o Options, s *scratch) (*command, error) {
 	}
 	if o.Stderr != nil {
 		c.cmd.Stderr = o.Stderr
+	}
+	if o.PIDNamespace {
+		c.cmd.SysProcAttr.Cloneflags |= unix.CLONE_NEWPID
 	}
 	if !mayMount() {
 		c.inUserNamespace()

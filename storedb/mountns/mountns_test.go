@@ -29,11 +29,21 @@ const optionsEnv = "MOUNTNS_TEST_OPTIONS"
 
 func TestMain(m *testing.M) {
 	Main()
+	if os.Getenv(probeEnv) != "" {
+		if err := errors.Join(restrict(os.Getenv(seccompEnv)), Probe(context.Background())); err != nil {
+			fmt.Println(err)
+			os.Exit(3)
+		}
+		os.Exit(0)
+	}
 	if text := os.Getenv(optionsEnv); text != "" {
 		os.Exit(program(text))
 	}
 	os.Exit(m.Run())
 }
+
+// probeEnv makes this executable a program that calls Probe.
+const probeEnv = "MOUNTNS_TEST_PROBE"
 
 // request is those Options that a test chooses.
 type request struct {
@@ -41,6 +51,9 @@ type request struct {
 	Method            Method
 	Store             string
 	Command           []string
+	ReadOnly          []string
+	PIDNamespace      bool
+	Collect           string // a store path, whose files are then printed
 }
 
 // program is the smallest program that calls Run.
@@ -52,10 +65,19 @@ func program(options string) int {
 	}
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, unix.SIGTERM, unix.SIGINT)
-	code, err := Run(context.Background(), Options{
+	o := Options{
 		ClosureInfo: r.ClosureInfo, From: r.From, Method: r.Method, Store: r.Store, Command: r.Command,
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Signals: signals,
-	})
+		ReadOnly: r.ReadOnly, PIDNamespace: r.PIDNamespace,
+	}
+	if r.Collect != "" {
+		o.Collect = func(w *Written) error {
+			text, err := os.ReadFile(w.Path(r.Collect))
+			fmt.Printf("collected %s", text)
+			return err
+		}
+	}
+	code, err := Run(context.Background(), o)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		code = 3
@@ -517,5 +539,107 @@ func TestMissingPath(t *testing.T) {
 			t.Errorf("exit %d, %s", code, stderr)
 		}
 		f.checkClean(t)
+	})
+}
+
+// TestPIDNamespace: what a command leaves running does not survive it, nor does
+// anything survive the caller, and /proc is that of the namespace.
+func TestPIDNamespace(t *testing.T) {
+	for _, u := range users(t) {
+		t.Run(u.name, func(t *testing.T) {
+			f := newFixture(t) // the scratch directory of a killed one stays
+			marker := fmt.Sprintf("%d.25", 10_000+os.Getpid())
+			r := request{PIDNamespace: true}
+			out := f.shell(t, u, r, `(setsid sleep `+marker+` >/dev/null 2>&1 &) ; echo $$; readlink /proc/self/ns/pid >/dev/null; ls /proc | grep -c '^[0-9]'`)
+			if !strings.HasPrefix(out, "1\n") {
+				t.Errorf("the shell is process %s", out)
+			}
+			checkGone(t, marker)
+
+			r.Command = []string{"sh", "-c", `setsid sleep ` + marker + ` & echo ready; wait`}
+			cmd := f.command(t, u, r)
+			stdout, err := cmd.StdoutPipe()
+			check(t, err)
+			check(t, cmd.Start())
+			if _, err := stdout.Read(make([]byte, 6)); err != nil {
+				t.Fatal(err)
+			}
+			check(t, cmd.Process.Kill())
+			_ = cmd.Wait() // killed
+			checkGone(t, marker)
+		})
+	}
+}
+
+// checkGone waits until no process has an argument.
+func checkGone(t *testing.T, argument string) {
+	t.Helper()
+	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		out, _ := exec.CommandContext(t.Context(), "pgrep", "-fx", "sleep "+argument).Output()
+		if len(out) == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("still running: %s", out)
+		}
+	}
+}
+
+func TestReadOnly(t *testing.T) {
+	f := newFixture(t)
+	dir := t.TempDir()
+	check(t, os.Chmod(dir, 0o777))
+	for _, u := range users(t) {
+		t.Run(u.name, func(t *testing.T) {
+			f.shell(t, u, request{ReadOnly: []string{dir}}, `! echo no 2>/dev/null >`+dir+`/file`)
+			if left := names(t, dir); len(left) > 0 {
+				t.Errorf("written: %v", left)
+			}
+		})
+	}
+}
+
+// TestCollect gets what a command has written, whichever way the store is made.
+func TestCollect(t *testing.T) {
+	f := newFixture(t)
+	for _, u := range users(t) {
+		for _, method := range []Method{MethodOverlay, MethodBind} {
+			t.Run(u.name+"/"+string(method), func(t *testing.T) {
+				r := request{Method: method, Collect: "/nix/store/55555555555555555555555555555555-new"}
+				out := f.shell(t, u, r, `echo new >"$NIX_REMOTE"`+r.Collect)
+				if out != "collected new\n" {
+					t.Errorf("%q", out)
+				}
+			})
+		}
+	}
+}
+
+// TestProbe: where Run works, Probe says so, and where it does not, why.
+func TestProbe(t *testing.T) {
+	for _, u := range users(t) {
+		t.Run(u.name, func(t *testing.T) {
+			f := newFixture(t)
+			cmd := f.command(t, u, request{})
+			cmd.Env = append(os.Environ(), probeEnv+"=1")
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Errorf("%v\n%s", err, out)
+			}
+		})
+	}
+	t.Run("no more mounts", func(t *testing.T) {
+		if os.Geteuid() != 0 {
+			missing(t, "not root")
+		}
+		// Root without the capability, in a user namespace that may make no others.
+		cmd := exec.CommandContext(t.Context(), "unshare", "--user", "--map-current-user", "sh", "-c", `echo 0 >/proc/sys/user/max_user_namespaces && exec setpriv --bounding-set -all --inh-caps -all -- "$0"`, "/proc/self/exe")
+		exe, err := os.Executable()
+		check(t, err)
+		cmd.Args[len(cmd.Args)-1] = exe
+		cmd.Env = append(os.Environ(), probeEnv+"=1")
+		out, err := cmd.CombinedOutput()
+		if cmd.ProcessState.ExitCode() != 3 || !strings.Contains(string(out), "namespace") {
+			t.Errorf("%v\n%s", err, out)
+		}
 	})
 }

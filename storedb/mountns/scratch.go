@@ -1,6 +1,7 @@
 package mountns
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -40,11 +41,11 @@ type scratch struct {
 // root is the root of the store outside the namespace.
 func (s *scratch) root() string { return filepath.Join(s.dir, "root") }
 
-// newScratch makes a scratch directory for a store that is to appear at
-// visible, or where it is if that is empty, and removes what others have left.
-func newScratch(visible string) (*scratch, error) {
+// newScratch makes a scratch directory in parent for a store that is to appear
+// at visible, or where it is if that is empty, and removes what others have left.
+func newScratch(parent, visible string) (*scratch, error) {
 	// Nix wants no symbolic link on the way to a store.
-	parent, err := filepath.EvalSymlinks(os.TempDir())
+	parent, err := filepath.EvalSymlinks(cmp.Or(parent, os.TempDir()))
 	if err == nil {
 		parent, err = filepath.Abs(parent)
 	}
@@ -232,6 +233,7 @@ func (s *scratch) setup(o Options, paths []string) (setup, error) {
 		},
 		Names:  strings.Join(baseNames(paths), "/"),
 		Method: o.Method, Parent: os.Getpid(), UserNamespace: !mayMount(),
+		ReadOnly: o.ReadOnly, PIDNamespace: o.PIDNamespace,
 	}
 	if out.Binds, err = accounts(s.dir); err != nil {
 		return setup{}, err
@@ -246,7 +248,7 @@ func (s *scratch) setup(o Options, paths []string) (setup, error) {
 // collector as long as this process lives: nobody could delete them anyway.
 func (s *scratch) createState(ctx context.Context, o Options, paths []string) error {
 	_, err := storedb.CreateState(ctx, storedb.StateOptions{
-		Root: s.root(), ClosureInfo: o.ClosureInfo, From: o.From, DBImage: o.DBImage,
+		Root: s.root(), ClosureInfo: o.ClosureInfo, Closure: o.Closure, From: o.From, DBImage: o.DBImage,
 	})
 	if err != nil {
 		return err

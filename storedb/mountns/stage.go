@@ -30,7 +30,10 @@ type setup struct {
 	Binds  []bind     `json:"binds"`
 	Parent int        `json:"parent"` // the process that waits
 
+	ReadOnly []string `json:"readOnly"` // what is to be mounted on itself
+
 	UserNamespace bool `json:"userNamespace"` // this process is in one of its own
+	PIDNamespace  bool `json:"pidNamespace"`  // likewise
 }
 
 // bind is a mount of the directory or file Source, and all mounted below it.
@@ -42,7 +45,12 @@ type bind struct {
 // Main becomes the command if [Run] has started this process for that, and
 // returns at once otherwise.
 func Main() {
-	if os.Args[0] != stageName {
+	switch os.Args[0] {
+	case stageName:
+	case probeName:
+		probe()
+		os.Exit(0)
+	default:
 		return
 	}
 	// Capabilities and the signal at the parent's death are those of a thread.
@@ -93,18 +101,28 @@ func become(command []string, orders *os.File) error {
 	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
 		return fmt.Errorf("prepare a command: %w", err)
 	}
-	if os.Getppid() != s.Parent {
+	if s.orphaned(orders) {
 		return errors.New("prepare a command: the parent process has died")
 	}
 	err = unix.Exec(file, command, os.Environ())
 	return &failure{Code: notFound(err), Message: fmt.Sprintf("run %s: %v%s", file, err, s.hint(file))}
 }
 
+// orphaned says whether the parent has died. It writes no more orders, but keeps
+// its end of their pipe open until we have become the command.
+func (s setup) orphaned(orders *os.File) bool {
+	if !s.PIDNamespace {
+		return os.Getppid() != s.Parent
+	}
+	fds := []unix.PollFd{{Fd: int32(orders.Fd())}}
+	_, err := unix.Poll(fds, 0)
+	return err != nil || fds[0].Revents&(unix.POLLHUP|unix.POLLERR) != 0
+}
+
 // mount makes the store visible.
 func (s setup) mount(ctx context.Context) error {
-	// Nothing that is mounted here is to appear outside.
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return mount.Refused("make mounts private", err)
+	if err := mountPrivate(); err != nil {
+		return err
 	}
 	var err error
 	switch s.Method {
@@ -126,6 +144,30 @@ func (s setup) mount(ctx context.Context) error {
 		if err := unix.Mount(b.Source, b.Target, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
 			return mount.Refused("bind "+b.Source+" to "+b.Target, err)
 		}
+	}
+	for _, path := range s.ReadOnly {
+		if err := mount.ReadOnly(path); err != nil {
+			return err
+		}
+	}
+	if s.PIDNamespace {
+		return mountProc() // not before: names below /proc/self are used to mount the rest
+	}
+	return nil
+}
+
+// mountPrivate keeps what is mounted from then on from appearing outside.
+func mountPrivate() error {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return mount.Refused("make mounts private", err)
+	}
+	return nil
+}
+
+// mountProc mounts a /proc for this namespace of processes.
+func mountProc() error {
+	if err := unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
+		return mount.Refused("mount /proc", err)
 	}
 	return nil
 }

@@ -168,6 +168,19 @@ func (b *binder) bindAll() error {
 	return nil
 }
 
+// ReadOnly makes path, and what is mounted below it, read-only for all who see it in
+// this namespace.
+func ReadOnly(path string) error {
+	err := unix.Mount(path, path, "", unix.MS_BIND|unix.MS_REC, "")
+	if err == nil {
+		err = unix.MountSetattr(unix.AT_FDCWD, path, unix.AT_RECURSIVE, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
+	}
+	if err != nil {
+		return Refused("make "+path+" read-only", err)
+	}
+	return nil
+}
+
 // bind mounts name, and what is mounted below it, in another directory. It is
 // read-only before it is there.
 func bind(source, target int, name string) error {

@@ -182,6 +182,8 @@ let
       };
     };
     enableOCR = true;
+    skipLint = true;
+    skipTypeCheck = true;
   }
   // lib.optionalAttrs (!isBefore release "25.05") { sshBackdoor.enable = true; }
   // lib.optionalAttrs (!isBefore release "25.11") { enableDebugHook = true; }

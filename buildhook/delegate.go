@@ -1,0 +1,167 @@
+package buildhook
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"vm-prebuild/buildhook/protocol"
+)
+
+// delegate is Nix's own hook, which knows the user's remote builders. It runs
+// between questions as ours does, and gets what Nix would have sent it.
+type delegate struct {
+	cmd     *exec.Cmd
+	in      io.WriteCloser
+	out     *bufio.Reader
+	outFile *os.File
+	mute    bool // it has said that it will never take anything
+}
+
+// ask passes a question on and returns whether the derivation was taken; then the
+// build is over. If it was not, Nix has its answer.
+func (h *hook) ask(ctx context.Context, try protocol.Try) (taken bool, err error) {
+	reply := protocol.Decline
+	if h.hasBuilders() {
+		if h.delegate == nil {
+			if h.delegate, err = h.startDelegate(ctx); err != nil {
+				h.say(protocol.LevelWarn, "remote builders are not used: %v", err)
+				h.delegate = &delegate{mute: true}
+			}
+		}
+		if reply, err = h.delegate.ask(h.Replies, try); err != nil {
+			h.say(protocol.LevelWarn, "Nix's own build hook: %v", err)
+			h.delegate.mute, reply = true, protocol.Decline
+		}
+	}
+	if _, err := io.WriteString(h.Replies, string(reply)); err != nil {
+		return false, fmt.Errorf("answer Nix: %w", err)
+	}
+	if reply != protocol.Accept {
+		return false, nil
+	}
+	h.log.note(entry{Drv: try.Drv, Event: "delegated", Reason: "a remote builder takes it"})
+	return true, h.delegate.passOn(h)
+}
+
+// hasBuilders says whether there may be remote builders. The default is a file that
+// need not exist.
+func (h *hook) hasBuilders() bool {
+	for builder := range strings.FieldsFuncSeq(h.settings["builders"], func(c rune) bool { return c == '\n' || c == ';' }) {
+		builder = strings.TrimSpace(builder)
+		if file, ok := strings.CutPrefix(builder, "@"); ok {
+			if _, err := os.Stat(strings.TrimSpace(file)); err != nil {
+				continue
+			}
+		}
+		if builder != "" {
+			return true
+		}
+	}
+	return false
+}
+
+// startDelegate starts Nix's own hook with the settings that Nix has sent. It has
+// the descriptor of the builder's log where Nix would have put it.
+func (h *hook) startDelegate(ctx context.Context) (*delegate, error) {
+	command, err := h.ownHook()
+	if err != nil {
+		return nil, err
+	}
+	out, theirs, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer theirs.Close()
+	cmd := exec.CommandContext(ctx, command[0], append(command[1:], strconv.Itoa(h.Verbosity))...)
+	cmd.Stdout, cmd.Stderr = theirs, theirs
+	// Descriptor 3 is nothing, and 4 the log.
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		return nil, errors.Join(err, out.Close())
+	}
+	defer null.Close()
+	cmd.ExtraFiles = []*os.File{null, h.BuildLog}
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = time.Second
+	in, err := cmd.StdinPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		return nil, errors.Join(err, out.Close())
+	}
+	d := &delegate{cmd: cmd, in: in, out: bufio.NewReader(out), outFile: out}
+	w := bufio.NewWriter(in)
+	if err = h.settings.Write(w); err == nil {
+		err = w.Flush()
+	}
+	if err != nil {
+		return nil, errors.Join(err, d.close())
+	}
+	return d, nil
+}
+
+// ask sends a question, and passes on what is not the reply. That nothing will ever
+// be taken is kept from Nix, which would not even ask us any more.
+func (d *delegate) ask(replies io.Writer, try protocol.Try) (protocol.Reply, error) {
+	if d.mute {
+		return protocol.Decline, nil
+	}
+	w := bufio.NewWriter(d.in)
+	err := try.Write(w)
+	if err == nil {
+		err = w.Flush()
+	}
+	for err == nil {
+		var line string
+		if line, err = d.out.ReadString('\n'); err != nil {
+			break
+		}
+		switch reply := protocol.Reply(line); {
+		case reply == protocol.Accept, reply == protocol.Postpone, reply == protocol.Decline:
+			return reply, nil
+		case strings.HasPrefix(line, "# "):
+			d.mute = true
+			return protocol.Decline, nil
+		}
+		_, err = io.WriteString(replies, line)
+	}
+	if errors.Is(err, io.EOF) {
+		err = errors.New("it ended without an answer")
+	}
+	return protocol.Decline, err
+}
+
+// passOn connects Nix with its own hook until that ends, and ends as it does.
+func (d *delegate) passOn(h *hook) error {
+	fed := make(chan error, 1)
+	go func() {
+		_, err := io.Copy(d.in, h.in.Rest())
+		fed <- errors.Join(err, d.in.Close())
+	}()
+	_, outErr := io.Copy(h.Replies, d.out)
+	err := d.cmd.Wait()
+	if e := new(exec.ExitError); errors.As(err, &e) {
+		return &buildError{err, max(e.ExitCode(), 1)}
+	}
+	return errors.Join(err, outErr, <-fed)
+}
+
+// close ends a delegate that has taken nothing. There may be none.
+func (d *delegate) close() error {
+	if d == nil || d.cmd == nil {
+		return nil
+	}
+	_ = d.in.Close() // it ends then
+	_ = d.cmd.Wait() // how, does not matter
+	return d.outFile.Close()
+}

@@ -1,0 +1,237 @@
+// Package demand finds out what a VM test takes from its host. [Of] is its entry
+// point.
+//
+// A test is a derivation that runs a program nixos-test-driver, of a store path
+// named nixos-test-driver-NAME. That is a wrapper: a script, or a binary, in which
+// the start scripts of the machines are named, or a JSON file that names them. A
+// start script, run-NAME-vm, ends in the command line of QEMU, with -m and -smp.
+// All of these are inputs of the derivation, written by whoever wrote the test:
+// they are only searched for store paths and numbers, and no file is read that is
+// not in the store.
+package demand
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"vm-prebuild/buildhook/admission"
+	"vm-prebuild/nar/storepath"
+)
+
+// What a machine has that says nothing, as in nixpkgs.
+const (
+	defaultMemoryMiB = 1024
+	defaultCores     = 1
+)
+
+// More than these is no test, and no number that QEMU takes.
+const (
+	maxFile      = 4 << 20 // bytes
+	maxMachines  = 1000
+	maxMemoryMiB = 1 << 30
+	maxCores     = 1 << 16
+)
+
+const inStore = `/nix/store/[0-9a-df-np-sv-z]{32}-`
+
+var (
+	driverPath = regexp.MustCompile(inStore + `nixos-test-driver-[0-9A-Za-z+._?=-]+`)
+	jsonPath   = regexp.MustCompile(inStore + `[0-9A-Za-z+._?=-]+\.json\b`)
+	scriptPath = regexp.MustCompile(inStore + `[0-9A-Za-z+._?=-]+/bin/run-[0-9A-Za-z+._?=-]+-vm\b`)
+
+	execLine = regexp.MustCompile(`(?m)^\s*exec\s`)
+	memory   = regexp.MustCompile(`\s-m\s+(?:size=)?([0-9]+)([MmGg]?)`)
+	cores    = regexp.MustCompile(`\s-smp\s+(?:cpus=)?([0-9]+)`)
+)
+
+// Unknown is what a derivation is taken to need in which no driver is found.
+var Unknown = admission.Demand{Machines: 1, MemoryMiB: defaultMemoryMiB, Cores: defaultCores}
+
+// ErrNoDriver says that a derivation does not name a test driver.
+var ErrNoDriver = errors.New("it names no nixos-test-driver")
+
+// Of returns what the machines of a test need together. texts are the builder,
+// arguments and environment of its derivation, and root is that of the store with
+// its inputs. If that cannot be found out, it returns an error, and [Unknown].
+func Of(root string, texts []string) (admission.Demand, error) {
+	store, err := os.Open(filepath.Join(root, storepath.Dir))
+	if err != nil {
+		return Unknown, fmt.Errorf("open store: %w", err)
+	}
+	defer store.Close()
+	drivers := find(driverPath, texts...)
+	if len(drivers) == 0 {
+		return Unknown, ErrNoDriver
+	}
+	scripts, err := startScripts(store, drivers)
+	if err != nil {
+		return Unknown, err
+	}
+	if len(scripts) == 0 {
+		return Unknown, fmt.Errorf("%s names no start script", drivers[0])
+	}
+	d := admission.Demand{Machines: len(scripts)}
+	for _, script := range scripts {
+		text, err := read(store, script)
+		if err != nil {
+			return Unknown, err
+		}
+		memoryMiB, cores, err := machine(text)
+		if err != nil {
+			return Unknown, fmt.Errorf("%s: %w", script, err)
+		}
+		d.MemoryMiB += memoryMiB
+		d.Cores += cores
+	}
+	return d, nil
+}
+
+// startScripts returns those of the machines of drivers.
+func startScripts(store *os.File, drivers []string) ([]string, error) {
+	var scripts []string
+	for _, driver := range drivers {
+		wrapper, err := read(store, driver+"/bin/nixos-test-driver")
+		if err != nil {
+			return nil, err
+		}
+		texts := []string{wrapper}
+		for _, file := range find(jsonPath, wrapper) {
+			text, err := read(store, file)
+			if err != nil {
+				return nil, err
+			}
+			texts = append(texts, text)
+		}
+		scripts = append(scripts, find(scriptPath, texts...)...)
+	}
+	slices.Sort(scripts)
+	scripts = slices.Compact(scripts)
+	if len(scripts) > maxMachines {
+		return nil, fmt.Errorf("%s has %d machines", drivers[0], len(scripts))
+	}
+	return scripts, nil
+}
+
+// find returns what matches in texts, each once.
+func find(pattern *regexp.Regexp, texts ...string) []string {
+	var found []string
+	for _, text := range texts {
+		found = append(found, pattern.FindAllString(text, -1)...)
+	}
+	slices.Sort(found)
+	return slices.Compact(found)
+}
+
+// machine returns what a start script gives to QEMU.
+func machine(script string) (memoryMiB, coreCount int, err error) {
+	if lines := execLine.FindAllStringIndex(script, -1); len(lines) > 0 {
+		script = script[lines[len(lines)-1][0]:]
+	}
+	memoryMiB, coreCount = defaultMemoryMiB, defaultCores
+	if m := memory.FindStringSubmatch(script); m != nil {
+		unit := 1
+		if strings.EqualFold(m[2], "G") {
+			unit = 1024
+		}
+		if memoryMiB, err = number(m[1], maxMemoryMiB/unit); err != nil {
+			return 0, 0, fmt.Errorf("-m %w", err)
+		}
+		memoryMiB *= unit
+	}
+	if m := cores.FindStringSubmatch(script); m != nil {
+		if coreCount, err = number(m[1], maxCores); err != nil {
+			return 0, 0, fmt.Errorf("-smp %w", err)
+		}
+	}
+	return memoryMiB, coreCount, nil
+}
+
+func number(digits string, limit int) (int, error) {
+	n, err := strconv.Atoi(digits)
+	if err != nil || n < 1 || n > limit {
+		return 0, fmt.Errorf("%s is not between 1 and %d", digits, limit)
+	}
+	return n, nil
+}
+
+// read reads a file of a store. Symbolic links are followed as far as they lead to
+// store paths.
+func read(store *os.File, name string) (string, error) {
+	f, err := open(store, name)
+	if err != nil {
+		return "", &os.PathError{Op: "read", Path: name, Err: err}
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return "", err
+	}
+	if !info.Mode().IsRegular() || info.Size() > maxFile {
+		return "", fmt.Errorf("read %s: not a file of at most %d bytes", name, maxFile)
+	}
+	text, err := io.ReadAll(io.LimitReader(f, maxFile))
+	return string(text), err
+}
+
+// maxLinks is how many symbolic links are followed, as the kernel does.
+const maxLinks = 40
+
+func open(store *os.File, name string) (*os.File, error) {
+	for range maxLinks {
+		inside, ok := strings.CutPrefix(path.Clean(name), storepath.Dir+"/")
+		if !ok {
+			return nil, fmt.Errorf("it leads out of the store, to %s", name)
+		}
+		next, err := firstLink(store, inside)
+		if err != nil {
+			return nil, err
+		}
+		if next != "" {
+			name = next
+			continue
+		}
+		fd, err := unix.Openat2(int(store.Fd()), inside, &unix.OpenHow{
+			Flags:   unix.O_RDONLY | unix.O_NONBLOCK | unix.O_CLOEXEC,
+			Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
+		})
+		if err != nil {
+			return nil, err
+		}
+		return os.NewFile(uintptr(fd), name), nil
+	}
+	return nil, unix.ELOOP
+}
+
+// firstLink looks for the first symbolic link on the way to the name inside the
+// store, and returns where the name leads with that followed; empty if there is
+// none.
+func firstLink(store *os.File, inside string) (string, error) {
+	parts := strings.Split(inside, "/")
+	buf := make([]byte, unix.PathMax)
+	for i := range parts {
+		here := strings.Join(parts[:i+1], "/")
+		n, err := unix.Readlinkat(int(store.Fd()), here, buf)
+		if errors.Is(err, unix.EINVAL) {
+			continue // no link
+		}
+		if err != nil {
+			return "", err
+		}
+		target := string(buf[:n])
+		if !path.IsAbs(target) {
+			target = path.Join(storepath.Dir, path.Dir(here), target)
+		}
+		return path.Join(append([]string{target}, parts[i+1:]...)...), nil
+	}
+	return "", nil
+}

@@ -1,0 +1,136 @@
+package e2e
+
+import (
+	"bytes"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// untilSays starts a command and waits until its error output has a text.
+func untilSays(t *testing.T, cmd *exec.Cmd, text string) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "log")
+	log, err := os.Create(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	cmd.Stderr = log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+		said, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if bytes.Contains(said, []byte(text)) {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("it does not say %q:\n%s", text, said)
+		}
+	}
+}
+
+// wantNoProcess waits until no process has an argument.
+func wantNoProcess(t *testing.T, argument string) {
+	t.Helper()
+	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		out, _ := exec.CommandContext(t.Context(), "pgrep", "-fx", "sleep "+argument).Output() // it fails if there is none
+		if len(out) == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("still running: %s", out)
+		}
+	}
+}
+
+// TestHookInterrupted: Ctrl-C ends a test that ignores all signals, and what has made
+// itself independent of it.
+func TestHookInterrupted(t *testing.T) {
+	eachHookNix(t, func(t *testing.T, n *hookNix) {
+		salt := strconv.Itoa(os.Getpid())
+		cmd := n.buildCommand("stubborn", "--argstr", "salt", salt)
+		untilSays(t, cmd, "started")
+		if err := exec.CommandContext(t.Context(), "pgrep", "-fx", "sleep 3611."+salt).Run(); err != nil {
+			t.Fatal("the test does not run: ", err)
+		}
+		if err := syscall.Kill(-cmd.Process.Pid, syscall.SIGINT); err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Wait(); err == nil {
+			t.Error("nix-build succeeds")
+		}
+		wantNoProcess(t, "3611."+salt)
+		n.checkNothingRuns()
+		n.mustBuild("passing") // and what the killed hook has left is removed
+		n.checkClean()
+	})
+}
+
+// hooks are the processes that are hooks of n.
+func (n *hookNix) hooks() (pids []int) {
+	for _, process := range n.processes() {
+		pid, command, _ := strings.Cut(process, ": ")
+		if strings.Contains(command, "nix-vm-build-hook --store") {
+			number, err := strconv.Atoi(pid)
+			if err != nil {
+				n.t.Fatal(err)
+			}
+			pids = append(pids, number)
+		}
+	}
+	return pids
+}
+
+// TestHookKilled kills the hook at random moments. Nothing of the build is left, no
+// path is half there, and the next build succeeds.
+func TestHookKilled(t *testing.T) {
+	eachHookNix(t, func(t *testing.T, n *hookNix) {
+		n.mustBuild("ordinary fixed")
+		start := time.Now() // from here on there is a hook
+		n.mustBuild("passing")
+		whole := time.Since(start)
+		kills, early, late := times(5, 100), 0, 0
+		for i := range kills {
+			salt := "kill" + strconv.Itoa(i)
+			n.mustBuild("ordinary fixed", "--argstr", "salt", salt)
+			after := time.Duration(rand.Float64() * 1.1 * float64(whole))
+			cmd := n.buildCommand("passing", "--argstr", "salt", salt)
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(after)
+			killed := false
+			for _, pid := range n.hooks() {
+				killed = syscall.Kill(pid, syscall.SIGKILL) == nil || killed
+			}
+			err := cmd.Wait()
+			switch {
+			case !killed:
+				early++
+			case err == nil:
+				late++
+			}
+			n.checkNothingRuns()
+			verifyStore(t, n.root)
+			if _, log, err := n.build("passing", "--argstr", "salt", salt); err != nil {
+				t.Fatalf("killed after %v: the next build fails: %v\n%s\n%s", after, err, log, n.decisions())
+			}
+			if t.Failed() {
+				t.Fatalf("killed after %v", after)
+			}
+		}
+		n.checkClean()
+		t.Logf("a build takes %v; of %d hooks, %d were not there yet or no more, and %d had done all", whole, kills, early, late)
+	})
+}
