@@ -29,20 +29,9 @@ func (h *hook) build(ctx context.Context, d decision, job protocol.Job) error {
 	if d.emulated != "" {
 		h.say(protocol.LevelWarn, "KVM CANNOT BE USED (%s): QEMU EMULATES THE PROCESSOR OF %s, MANY TIMES SLOWER", d.emulated, d.try.Drv)
 	}
-	nix, err := h.nixProgram("nix-store")
-	if err != nil {
-		return err
-	}
-	request, err := h.request(d, job)
-	if err != nil {
-		return err
-	}
-	sandboxPaths := h.sandboxPaths(d)
-	config, err := h.config(d.try.Features, sandboxPaths)
-	if err != nil {
-		return err
-	}
-	closure, err := inputs(ctx, d.root, job.Inputs, sandboxPaths)
+	request := d.request
+	request.Drv, request.Derivation, request.Inputs = d.try.Drv, d.derivation, job.Inputs
+	closure, err := inputs(ctx, d.root, job.Inputs, h.sandboxPaths(d))
 	if err != nil {
 		return err
 	}
@@ -52,8 +41,8 @@ func (h *hook) build(ctx context.Context, d decision, job protocol.Job) error {
 	}
 	result, err := b.run(ctx, request, mountns.Options{
 		Closure: closure, From: d.root, Dir: buildsDir(h.Dir),
-		Command: []string{nix, "--serve", "--write", "--log-format", "internal-json"},
-		Env:     cleanEnvironment(), Environment: h.environment(config),
+		Command: []string{d.nix, "--serve", "--write", "--log-format", "internal-json"},
+		Env:     cleanEnvironment(), Environment: h.environment(d.config),
 		ReadOnly: h.SandboxPaths, PIDNamespace: true,
 		Collect: func(w *mountns.Written) error { return b.collect(ctx, d, job, w) },
 	})
@@ -75,9 +64,21 @@ func (h *hook) build(ctx context.Context, d decision, job protocol.Job) error {
 	return nil
 }
 
-// request is the build, with the limits that Nix does not enforce for hooks.
-func (h *hook) request(d decision, job protocol.Job) (serve.Request, error) {
-	q := serve.Request{Drv: d.try.Drv, Derivation: d.derivation, Inputs: job.Inputs}
+// prepare finds out all that a build needs but its inputs, while the test can still
+// be left to others.
+func (h *hook) prepare(d *decision) (err error) {
+	if d.nix, err = h.nixProgram("nix-store"); err != nil {
+		return err
+	}
+	if d.config, err = h.config(d.try.Features, h.sandboxPaths(*d)); err != nil {
+		return err
+	}
+	d.request, err = h.limits()
+	return err
+}
+
+// limits are those that Nix does not enforce for hooks.
+func (h *hook) limits() (q serve.Request, err error) {
 	for name, limit := range map[string]*time.Duration{"timeout": &q.Timeout, "max-silent-time": &q.MaxSilentTime} {
 		seconds, err := h.number(name, math.MaxInt32)
 		if err != nil {
@@ -85,7 +86,6 @@ func (h *hook) request(d decision, job protocol.Job) (serve.Request, error) {
 		}
 		*limit = time.Duration(seconds) * time.Second
 	}
-	var err error
 	q.MaxLogSize, err = h.number("max-build-log-size", math.MaxUint64)
 	return q, err
 }

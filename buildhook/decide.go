@@ -16,6 +16,7 @@ import (
 	"vm-prebuild/buildhook/demand"
 	"vm-prebuild/buildhook/derivation"
 	"vm-prebuild/buildhook/protocol"
+	"vm-prebuild/buildhook/serve"
 	"vm-prebuild/nar/storepath"
 	"vm-prebuild/storedb/mountns"
 	"vm-prebuild/testrun/accel"
@@ -27,6 +28,8 @@ const (
 	featureKVM      = "kvm"
 	featureUIDRange = "uid-range"
 	featureDevNet   = "devnet"
+
+	featureRecursive = "recursive-nix"
 )
 
 // What builders with those features see.
@@ -47,6 +50,11 @@ type decision struct {
 	cache      string           // where the outputs are; empty if they must be built
 	demand     admission.Demand // if they must be built
 	emulated   string           // likewise: why KVM cannot be used, but the test runs; empty if it can
+
+	// Of the Nix that builds, likewise: its program, its configuration, and what it is
+	// asked, without the derivation and its inputs.
+	nix, config string
+	request     serve.Request
 }
 
 // decide answers a question. It changes nothing.
@@ -189,8 +197,10 @@ func (h *hook) canBuild(ctx context.Context, d *decision) error {
 	if err != nil {
 		d.reason += "; what its machines need is not known: " + err.Error()
 	}
-	d.demand, err = h.limit.clamp(d.demand)
-	return err
+	if d.demand, err = h.limit.clamp(d.demand); err != nil {
+		return err
+	}
+	return h.prepare(d)
 }
 
 // offer fails if the derivation needs a feature that there is not.
@@ -214,6 +224,8 @@ func (h *hook) offer(ctx context.Context, d *decision) error {
 			if _, err := os.Stat(devNet); err != nil {
 				return fmt.Errorf("the feature devnet: %w", err)
 			}
+		case featureRecursive:
+			return errors.New("it uses the store in which it is built, and that would be another one here")
 		case featureTest:
 		default:
 			if !slices.Contains(h.Features, feature) && !slices.Contains(strings.Fields(h.settings["system-features"]), feature) {

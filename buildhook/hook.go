@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"os/signal"
 	"regexp"
 
 	"github.com/nix-community/go-nix/pkg/narinfo/signature"
@@ -49,7 +50,7 @@ type Budget struct {
 // IO is how a hook and Nix are connected.
 type IO struct {
 	In       io.Reader // questions
-	Replies  io.Writer // answers, and lines for Nix's logger
+	Replies  *os.File  // answers, and lines for Nix's logger
 	BuildLog *os.File  // what the builder says
 }
 
@@ -69,6 +70,9 @@ func Streams() (IO, error) {
 	if err := unix.CloseRange(firstInherited, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		return IO{}, fmt.Errorf("keep descriptors from being inherited: %w", err)
 	}
+	// Writing to a Nix that has ended is an error then, and not the end of this process,
+	// which has to clean up. (Ignoring the signal would make children ignore it, too.)
+	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE)
 	// Nix takes the end of all copies of standard output and error for the end of a
 	// build: nothing may inherit them either, and nothing is written to the former.
 	return IO{In: os.Stdin, Replies: os.Stderr, BuildLog: os.NewFile(buildLogFD, "builder's log")}, nil
@@ -151,11 +155,49 @@ func (h *hook) take(ctx context.Context, d decision) error {
 			return h.failed(d, err)
 		}
 	}
+	ctx, stop, err := h.whileNixLives(ctx)
+	if err != nil {
+		return h.failed(d, err)
+	}
+	defer stop()
 	if err := h.admit(ctx, d, job); err != nil {
 		return h.failed(d, err)
 	}
 	h.log.note(entry{Drv: d.try.Drv, Event: "built"})
 	return nil
+}
+
+// errNixEnded is why a build ends that nobody waits for any more.
+var errNixEnded = errors.New("the Nix that wanted it has ended")
+
+// whileNixLives returns a context that ends when nobody can read the hook's messages
+// any more. Nix kills its hooks, but not when it is killed itself.
+func (h *hook) whileNixLives(ctx context.Context) (context.Context, func(), error) {
+	done, stop, err := os.Pipe()
+	if err != nil {
+		return ctx, nil, fmt.Errorf("watch Nix: %w", err)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		// Without events that are asked for, only that others have closed is reported.
+		fds := []unix.PollFd{{Fd: int32(h.Replies.Fd())}, {Fd: int32(done.Fd())}}
+		for fds[0].Revents|fds[1].Revents == 0 {
+			if _, err := unix.Poll(fds, -1); err != nil && !errors.Is(err, unix.EINTR) {
+				return
+			}
+		}
+		if fds[1].Revents == 0 {
+			cancel(errNixEnded)
+		}
+	}()
+	return ctx, func() {
+		stop.Close()
+		<-ended
+		done.Close()
+		cancel(nil)
+	}, nil
 }
 
 // demandOrNil is what is logged of a test's demand.

@@ -50,7 +50,7 @@ var passedOn = []string{
 	"sandbox-build-dir", "sandbox-dev-shm-size", "allowed-impure-host-deps", "pre-build-hook",
 	"filter-syscalls", "allow-new-privileges", "impersonate-linux-26", "require-drop-supplementary-groups",
 	"auto-allocate-uids", "start-id", "id-count", "use-cgroups",
-	"keep-failed", "build-dir", "ignored-acls", "log-lines", "trusted-users", "allowed-users",
+	"keep-failed", "build-dir", "ignored-acls", "log-lines",
 }
 
 // config is the NIX_CONFIG of the Nix that builds.

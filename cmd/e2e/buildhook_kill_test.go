@@ -74,7 +74,43 @@ func TestHookInterrupted(t *testing.T) {
 		n.checkNothingRuns()
 		n.mustBuild("passing") // and what the killed hook has left is removed
 		n.checkClean()
+
+		// A Nix that is killed kills nobody.
+		cmd = n.buildCommand("stubborn", "--argstr", "salt", salt)
+		untilSays(t, cmd, "started")
+		for _, pid := range n.builders(cmd.Process.Pid) {
+			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := cmd.Wait(); err == nil {
+			t.Error("nix-build succeeds")
+		}
+		wantNoProcess(t, "3611."+salt)
+		n.mustBuild("passing", "--argstr", "salt", "after")
+		n.checkClean()
 	})
+}
+
+// builders are the processes of Nix that have started hooks for the one with number
+// client: itself, or those of the daemon.
+func (n *hookNix) builders(client int) (pids []int) {
+	n.t.Helper()
+	if !n.daemon {
+		return []int{client}
+	}
+	out, err := exec.CommandContext(n.t.Context(), "pgrep", "-P", strconv.Itoa(n.server.Process.Pid)).Output()
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	for _, field := range strings.Fields(string(out)) {
+		pid, err := strconv.Atoi(field)
+		if err != nil {
+			n.t.Fatal(err)
+		}
+		pids = append(pids, pid)
+	}
+	return pids
 }
 
 // hooks are the processes that are hooks of n.
