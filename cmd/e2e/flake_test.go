@@ -80,7 +80,7 @@ func TestFlakeOutputs(t *testing.T) {
 		linux, all := []string{"aarch64-linux", "x86_64-linux"}, []string{"aarch64-darwin", "aarch64-linux", "x86_64-darwin", "x86_64-linux"}
 		for name, systems := range map[string][]string{
 			"packages": all, "apps": all, "checks": all, "devShells": linux, "formatter": linux,
-			"overlays": {"default"}, "templates": {"default"}, "nixosModules": {"test"},
+			"overlays": {"default"}, "templates": {"default"}, "nixosModules": {"build-hook", "test"},
 		} {
 			for _, system := range systems {
 				if outputs[name][system] == nil {

@@ -205,7 +205,10 @@ func TestChecks(t *testing.T) {
 			f.set("system-features = ")
 			f.file("etc/nix/machines", "# comment\nssh://arm aarch64-linux,riscv64-linux - 1 1 kvm,nixos-test\nssh://small x86_64-linux,aarch64-linux - 1 1 kvm\nssh://big i686-linux,x86_64-linux,aarch64-linux - 8 2 kvm,big-parallel nixos-test # fast\n", 0o644)
 		}, "system-features", OK, "built by ssh://big", ""},
-		{"no features, but our hook", func(f *fake) { f.set("system-features = "); f.set("build-hook = /usr/bin/nix-vm-build-hook --memory 12G") }, "system-features", OK, "nix-vm-build-hook is asked", ""},
+		{"no features, but our hook", func(f *fake) {
+			f.set("system-features = ")
+			f.set("build-hook = /usr/bin/nix-vm-build-hook --memory 12G")
+		}, "system-features", OK, "nix-vm-build-hook is asked", ""},
 		{"our hook", func(f *fake) { f.set("build-hook = /nix/store/x-vm-build-hook") }, "build-hook", OK, "the build hook", ""},
 		{"builders without the features", func(f *fake) {
 			f.set("system-features = ")
