@@ -166,6 +166,8 @@ func TestHookKilled(t *testing.T) {
 				t.Fatalf("killed after %v", after)
 			}
 		}
+		// If the last one was killed when all was done, its files are still there.
+		n.mustBuild("passing", "--argstr", "salt", "last")
 		n.checkClean()
 		t.Logf("a build takes %v; of %d hooks, %d were not there yet or no more, and %d had done all", whole, kills, early, late)
 	})
