@@ -144,6 +144,7 @@ _vmt_run() {
 		_vmt_now
 		_vmt_watch $p $((end > _vmt_t && r <= 128 ? end - _vmt_t : 0)) &
 		w=$!
+		disown $w # else bash tells how it ended
 	fi
 	if ((r > 128)); then
 		read -r -d '' -n 4096 -t 2 -u 7 r
@@ -178,8 +179,8 @@ _vmt_run() {
 		_vmt_s=$?
 	fi
 	if [[ $w ]]; then
-		kill $w 2>/dev/null
-		wait $w
+		# A bash that was only just forked may lose a SIGTERM.
+		kill -KILL $w 2>/dev/null
 		_vmt_now
 		((_vmt_t < end)) || _vmt_s=124
 	fi
