@@ -162,6 +162,8 @@
             pkgs.vde2
           ]
           ++ lib.optional (pkgs ? golangci-lint) pkgs.golangci-lint;
+          # `make build` links statically.
+          buildInputs = lib.optional (pkgs ? glibc) pkgs.glibc.static;
         };
       });
 

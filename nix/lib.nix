@@ -112,8 +112,14 @@ in
       prebuilt = prebuild pkgs (withOurDriver { inherit pkgs tests modules; });
     in
     drv:
-    # Tests of nixpkgs 25.05 and later have no overrideAttrs that would last.
-    (drv.overrideTestDerivation or drv.overrideAttrs) (old: {
+    let
+      # Tests of nixpkgs 25.05 and later have no overrideAttrs that would last, and
+      # older ones none at all.
+      override =
+        drv.overrideTestDerivation or drv.overrideAttrs
+          or (throw "vm-prebuild: withPrebuiltVMs cannot change this derivation; of VM tests it takes those of nixpkgs 25.05 and later");
+    in
+    override (old: {
       nativeBuildInputs = (old.nativeBuildInputs or [ ]) ++ [ (vm-prebuild pkgs) ];
       # A builder that can run the tests.
       requiredSystemFeatures = lib.unique (

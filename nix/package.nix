@@ -2,9 +2,23 @@
 {
   lib,
   stdenv,
+  go,
   buildGoModule,
+  # Of nixpkgs whose own Go is older.
+  buildGo126Module ? null,
 }:
-buildGoModule {
+let
+  buildModule =
+    if lib.versionAtLeast go.version "1.26" then
+      buildGoModule
+    else if buildGo126Module != null then
+      buildGo126Module
+    else
+      throw ''
+        vm-prebuild needs Go 1.26 to be built, and this nixpkgs has ${go.version}
+        hint: tests may come from any nixpkgs since 24.05, but the tools take a younger one: in a flake leave out `vm-prebuild.inputs.nixpkgs.follows`, without flakes pass `toolsPkgs` to default.nix'';
+in
+buildModule {
   pname = "vm-prebuild";
   version = "0.1.0";
   src = import ./source.nix;

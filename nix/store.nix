@@ -31,17 +31,21 @@ in
     description = ''
       Whether the machines have their Nix store from an image that is built once, with the test, and holds what the
       machines and the script refer to, instead of seeing the host's store. A change of any machine builds it anew.
+      Machines with useBootLoader or useNixStoreImage keep the store that these give them.
     '';
   };
 
   config.defaults = lib.mkIf config.prebuild.storeImage (
     { config, ... }:
-    {
+    # A root disk with a boot loader has the store, and is written to; the other asks for
+    # an image of its own.
+    lib.mkIf (!(config.virtualisation.useBootLoader or false) && !config.virtualisation.useNixStoreImage) {
       virtualisation = {
         mountHostNixStore = false;
         # As it is by default with the host's store.
         writableStore = lib.mkDefault true;
-        qemu.drives = [
+        # Behind all others, which keep their names: /dev/vda, /dev/vdb, …
+        qemu.drives = lib.mkAfter [
           {
             name = "nix-store";
             file = "${image}";

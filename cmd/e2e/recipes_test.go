@@ -169,7 +169,7 @@ func TestGitHubActions(t *testing.T) {
 		for _, step := range workflow.Jobs[name].Steps {
 			path := filepath.Join(dir, step.With["path"])
 			if step.Run != "" {
-				m := ciMachine{dir: dir, nix: nix, env: []string{"GITHUB_OUTPUT=" + output}}
+				m := ciMachine{dir: dir, nix: nix, env: []string{"GITHUB_OUTPUT=" + output, "GITHUB_RUN_ID=" + values["github.run_id"]}}
 				for variable, value := range step.Env {
 					m.env = append(m.env, variable+"="+expand(value))
 				}
@@ -246,7 +246,7 @@ func TestGitHubActions(t *testing.T) {
 		job("remember", t.TempDir(), values, emptyNix(t))
 	}
 	// What the second run began with, and the third will.
-	for _, name := range []string{"vm-prebuild", "tests.bundle", "tests.path", "durations/results-1.xml", "durations/results-2.xml"} {
+	for _, name := range []string{"vm-prebuild", "tests.bundle", "tests.path", "durations/1-results-1.xml", "durations/2-results-2.xml"} {
 		if _, err := os.Stat(filepath.Join(cache, name)); err != nil {
 			t.Error(err)
 		}
@@ -290,7 +290,7 @@ func TestGitLabCI(t *testing.T) {
 	if passed != 2 {
 		t.Errorf("%d tests passed", passed)
 	}
-	run(file.Remember, ciMachine{dir: remember})
+	run(file.Remember, ciMachine{dir: remember, env: []string{"CI_PIPELINE_ID=1"}})
 	if reports, err := filepath.Glob(filepath.Join(remember, "vm-cache/durations/*.xml")); err != nil || len(reports) != file.Test.Parallel {
 		t.Error(reports, err)
 	}

@@ -210,6 +210,7 @@ func TestChecks(t *testing.T) {
 			f.set("build-hook = /usr/bin/nix-vm-build-hook --memory 12G")
 		}, "system-features", OK, "nix-vm-build-hook is asked", ""},
 		{"our hook", func(f *fake) { f.set("build-hook = /nix/store/x-vm-build-hook") }, "build-hook", OK, "the build hook", ""},
+		{"a builder of this system", func(f *fake) { f.set("system-features = "); f.set("builders = ssh://same - - 1 1 kvm,nixos-test") }, "system-features", OK, "built by ssh://same", ""},
 		{"builders without the features", func(f *fake) {
 			f.set("system-features = ")
 			f.set("builders = ssh://small x86_64-linux,aarch64-linux - 1 1 kvm ; ssh://short x86_64-linux")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"runtime"
 	"slices"
@@ -151,9 +152,27 @@ func systemFeatures(ctx context.Context, m *machine) Result {
 	if hasBuildHook(settings) {
 		return ok("nix-vm-build-hook is asked about what requires the features nixos-test and kvm")
 	}
+	if m.kvmIsTheDaemons(ctx, lacks) {
+		return ok("the daemon finds out itself whether it has the feature kvm: %s may not open %s, and so does not know", m.user, kvmDevice)
+	}
 	features := strings.Join(lacks, " ")
 	return missing(m.setting("extra-system-features", features),
 		"Nix refuses to build tests: its system-features lack %s", features)
+}
+
+// kvmIsTheDaemons says whether only kvm is lacking, for the reason that this user
+// may not open the device: a process of Nix has the feature by default if it may, and
+// it is the daemon that builds.
+func (m *machine) kvmIsTheDaemons(ctx context.Context, lacks []string) bool {
+	info, err := m.ping(ctx)
+	if err != nil || isLocal(info) || !slices.Equal(lacks, []string{"kvm"}) {
+		return false
+	}
+	f, err := os.OpenFile(m.path(kvmDevice), os.O_RDWR, 0)
+	if err == nil {
+		f.Close()
+	}
+	return errors.Is(err, fs.ErrPermission)
 }
 
 // hasBuildHook says whether Nix asks our build hook; its NixOS module calls it by
@@ -184,8 +203,8 @@ func (m *machine) remoteBuilder(settings prebuild.Settings, needed []string) str
 		line, _, _ = strings.Cut(line, "#")
 		// URI, systems, key, jobs, speed, features, mandatory features, host key
 		fields := strings.Fields(line)
-		if len(fields) < 6 || !slices.Contains(strings.Split(fields[1], ","), system) {
-			continue
+		if len(fields) < 6 || fields[1] != "-" && !slices.Contains(strings.Split(fields[1], ","), system) {
+			continue // "-" is this machine's
 		}
 		features := strings.Split(fields[5], ",")
 		if len(fields) > 6 {

@@ -5,6 +5,8 @@
     nixpkgs.url = "github:nixos/nixpkgs/nixos-unstable";
     # The URL that you got this template from.
     vm-prebuild.url = "github:OWNER/vm-prebuild";
+    # One nixpkgs for all. Without this line the tools come from one of their own, which
+    # an older nixpkgs than 26.05 needs: it has no Go 1.26 to build them.
     vm-prebuild.inputs.nixpkgs.follows = "nixpkgs";
   };
 

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Brings what has just been built into the binary cache from which builders and
-# people fill their stores. On the machine of Hydra's queue runner, in nix.conf:
+# people fill their stores. In nix.conf of each machine that builds, all of which see the
+# cache's directory; Nix calls it where a build has run:
 #   post-build-hook = /etc/nix/post-build-hook.sh
 # Nix waits for it; only what the cache lacks is written.
 set -eu
