@@ -85,6 +85,7 @@ let
 
     # Strings.
     optionalString = cond: s: if cond then s else "";
+    versionAtLeast = a: b: builtins.compareVersions a b >= 0;
     concatStrings = builtins.concatStringsSep "";
     concatMapStrings = f: xs: lib.concatStrings (map f xs);
     concatMapStringsSep = sep: f: xs: builtins.concatStringsSep sep (map f xs);

@@ -4,7 +4,8 @@
 { lib, stdenv }:
 let
   go = stdenv.mkDerivation {
-    name = "debian-go";
+    pname = "debian-go";
+    version = "1.26"; # or later: go.mod asks for it, and env.sh passes the machine's on
     preferLocalBuild = true;
     # env.sh shows the machine's Go toolchain to the sandbox under this path.
     buildCommand = ''
