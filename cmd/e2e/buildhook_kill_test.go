@@ -128,23 +128,37 @@ func (n *hookNix) hooks() (pids []int) {
 	return pids
 }
 
+// startUntilHook starts a build, and waits until it has a hook.
+func (n *hookNix) startUntilHook(args ...string) *exec.Cmd {
+	n.t.Helper()
+	cmd := n.buildCommand("passing", args...)
+	if err := cmd.Start(); err != nil {
+		n.t.Fatal(err)
+	}
+	for deadline := time.Now().Add(time.Minute); len(n.hooks()) == 0; {
+		if time.Now().After(deadline) {
+			n.t.Fatal("it has no hook")
+		}
+	}
+	return cmd
+}
+
 // TestHookKilled kills the hook at random moments. Nothing of the build is left, no
 // path is half there, and the next build succeeds.
 func TestHookKilled(t *testing.T) {
 	eachHookNix(t, func(t *testing.T, n *hookNix) {
 		n.mustBuild("ordinary fixed")
-		start := time.Now() // from here on there is a hook
-		n.mustBuild("passing")
-		whole := time.Since(start)
-		kills, early, late := times(5, 100), 0, 0
+		cmd, start := n.startUntilHook(), time.Now()
+		if err := cmd.Wait(); err != nil {
+			t.Fatal(err)
+		}
+		life := time.Since(start)
+		kills, missed, done := times(5, 100), 0, 0
 		for i := range kills {
 			salt := "kill" + strconv.Itoa(i)
 			n.mustBuild("ordinary fixed", "--argstr", "salt", salt)
-			after := time.Duration(rand.Float64() * 1.1 * float64(whole))
-			cmd := n.buildCommand("passing", "--argstr", "salt", salt)
-			if err := cmd.Start(); err != nil {
-				t.Fatal(err)
-			}
+			after := time.Duration(rand.Float64() * float64(life))
+			cmd := n.startUntilHook("--argstr", "salt", salt)
 			time.Sleep(after)
 			killed := false
 			for _, pid := range n.hooks() {
@@ -153,9 +167,9 @@ func TestHookKilled(t *testing.T) {
 			err := cmd.Wait()
 			switch {
 			case !killed:
-				early++
+				missed++
 			case err == nil:
-				late++
+				done++
 			}
 			n.checkNothingRuns()
 			verifyStore(t, n.root)
@@ -169,6 +183,6 @@ func TestHookKilled(t *testing.T) {
 		// If the last one was killed when all was done, its files are still there.
 		n.mustBuild("passing", "--argstr", "salt", "last")
 		n.checkClean()
-		t.Logf("a build takes %v; of %d hooks, %d were not there yet or no more, and %d had done all", whole, kills, early, late)
+		t.Logf("a hook lives for %v; of %d, %d had ended before they were killed, and %d had done all", life, kills, missed, done)
 	})
 }
