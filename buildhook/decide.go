@@ -60,6 +60,14 @@ type decision struct {
 // decide answers a question. It changes nothing.
 func (h *hook) decide(ctx context.Context, try protocol.Try) decision {
 	d := decision{try: try}
+	if h.Unusable != nil {
+		d.reason = h.Unusable.Error()
+		return d
+	}
+	if err := storepath.Check(try.Drv); err != nil {
+		d.reason = err.Error() // a store elsewhere
+		return d
+	}
 	if reason, ok := h.isTest(try); ok {
 		d.test, d.reason = true, reason
 	} else {

@@ -39,6 +39,10 @@ type Options struct {
 	Caches      []string              // directories, or URLs, that may have results
 	TrustedKeys []signature.PublicKey // of caches behind a URL
 	Keys        []signature.SecretKey // sign outputs, besides those of Nix's secret-key-files
+
+	// Unusable says what is wrong with the other options, if something is. Then nothing
+	// is built here, and Nix does what it does without us.
+	Unusable error
 }
 
 // Budget is what all tests that run may have together. What is zero has a default.
@@ -89,6 +93,9 @@ func Run(ctx context.Context, o Options, streams IO) error {
 	}
 	h := &hook{Options: o, IO: streams, in: in, settings: settings, log: openLog(o.Dir), limit: limitOf(o.Budget)}
 	defer h.log.close()
+	if h.Unusable != nil {
+		h.say(protocol.LevelWarn, "nothing is built here: %v", h.Unusable)
+	}
 	told := map[string]bool{}
 	for {
 		try, err := in.Try()

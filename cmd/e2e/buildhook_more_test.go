@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -89,6 +90,32 @@ func TestHookFlags(t *testing.T) {
 			wantTexts(t, log, "65536")
 		}
 		n.checkClean()
+	})
+}
+
+// TestHookUnusable: with options that cannot be used, and before they can be read at
+// all, the hook answers, and Nix builds what it can.
+func TestHookUnusable(t *testing.T) {
+	eachHookNix(t, func(t *testing.T, n *hookNix) {
+		for i, tt := range []struct{ flag, value, want string }{
+			{"--sandbox-path", "/none", "--sandbox-path: stat /none: no such file"},
+			{"--secret-key", "/none", "--secret-key: open /none: no such file"},
+			{"--match", "(", "--match: error parsing regexp"},
+			{"--unheard-of", "", "unknown flag --unheard-of"},
+			{"--cores", "many", "--cores: expected a whole number"},
+		} {
+			n.flags(slices.DeleteFunc([]string{tt.flag, tt.value}, func(s string) bool { return s == "" })...)
+			salt := []string{"--argstr", "salt", "unusable" + strconv.Itoa(i)}
+			_, log := n.mustBuild("ordinary jobs", append(salt, "--arg", "count", "2")...)
+			if n := strings.Count(log, "nothing is built here: "+tt.want); n != 1 {
+				t.Errorf("%d times %q in\n%s", n, tt.want, log)
+			}
+			n.mustFail("passing", []string{tt.want, "is required to build"}, salt...)
+			// Remote builders are there all the same.
+			remote := filepath.Join(n.dir(), "remote")
+			_, log = n.mustBuild("otherFeature", append(salt, "--option", "builders", remote+" x86_64-linux - 1 1 elsewhere,nixos-test")...)
+			wantRemote(t, log, "other-feature.drv", remote)
+		}
 	})
 }
 
