@@ -56,19 +56,24 @@ type IO struct {
 	In       io.Reader // questions
 	Replies  *os.File  // answers, and lines for Nix's logger
 	BuildLog *os.File  // what the builder says
+
+	// LogEnd is where BuildLog is read, which Nix's own hook does to explain that a
+	// remote builder does not answer. As long as it is open, writing to BuildLog waits
+	// for a Nix that has ended.
+	LogEnd *os.File // may be nil
 }
 
 // Descriptors that Nix gives its hook, besides the usual ones.
 const (
 	firstInherited = 3
 	buildLogFD     = 4
+	logEndFD       = 5
 )
 
 // Streams are those of a process that Nix has started as its hook. What else it has
 // inherited is kept from all that it starts.
 func Streams() (IO, error) {
-	var st unix.Stat_t
-	if err := unix.Fstat(buildLogFD, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFIFO {
+	if !isPipe(buildLogFD) {
 		return IO{}, &protocol.Error{What: "descriptors", Err: errors.New("there is no pipe for the builder's log")}
 	}
 	if err := unix.CloseRange(firstInherited, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
@@ -79,7 +84,16 @@ func Streams() (IO, error) {
 	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE)
 	// Nix takes the end of all copies of standard output and error for the end of a
 	// build: nothing may inherit them either, and nothing is written to the former.
-	return IO{In: os.Stdin, Replies: os.Stderr, BuildLog: os.NewFile(buildLogFD, "builder's log")}, nil
+	streams := IO{In: os.Stdin, Replies: os.Stderr, BuildLog: os.NewFile(buildLogFD, "builder's log")}
+	if isPipe(logEndFD) {
+		streams.LogEnd = os.NewFile(logEndFD, "end of the builder's log")
+	}
+	return streams, nil
+}
+
+func isPipe(fd int) bool {
+	var st unix.Stat_t
+	return unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFIFO
 }
 
 // Run answers Nix's questions until there are no more, and builds the derivation that

@@ -26,6 +26,11 @@ func TestHookRemoteBuilders(t *testing.T) {
 		if built := validPaths(t, remote); len(built) == 0 {
 			t.Error("nothing was built remotely")
 		}
+		// A builder that does not answer is passed over, as without us.
+		dead := []string{"--option", "builders", "/proc/none x86_64-linux - 1 9 elsewhere,nixos-test ; " + builders[2]}
+		_, log = n.mustBuild("otherFeature", append(dead, "--argstr", "salt", "dead")...)
+		wantTexts(t, log, "cannot build on '")
+		wantRemote(t, log, "other-feature.drv", remote)
 		// Without KVM, a test is not ours either.
 		n.flags("--tcg=deny")
 		if _, err := os.Stat("/dev/kvm"); err == nil {
