@@ -121,7 +121,11 @@ func Run(ctx context.Context, o Options, streams IO) error {
 		}
 		d := h.decide(ctx, try)
 		if d.mine {
-			return errors.Join(h.delegate.close(), h.take(ctx, d))
+			err := h.delegate.close()
+			if h.LogEnd != nil { // that was the last to need it
+				err = errors.Join(err, h.LogEnd.Close())
+			}
+			return errors.Join(err, h.take(ctx, d))
 		}
 		h.log.note(entry{Drv: try.Drv, Event: "declined", Reason: d.reason})
 		if d.test && !told[try.Drv] { // Nix asks again while it has no room itself
@@ -164,11 +168,19 @@ func (h *hook) take(ctx context.Context, d decision) error {
 			return &protocol.Error{What: "outputs", Err: fmt.Errorf("%s has no output %q", d.try.Drv, name)}
 		}
 	}
+	ctx, stop, err := h.whileNixLives(ctx)
+	if err != nil {
+		return h.failed(d, err)
+	}
+	defer stop()
 	if d.cache != "" {
 		err := h.serve(ctx, d, job)
 		if err == nil {
 			h.log.note(entry{Drv: d.try.Drv, Event: "served", Reason: "its outputs are in " + d.cache})
 			return nil
+		}
+		if cause := context.Cause(ctx); cause != nil {
+			return h.failed(d, cause)
 		}
 		h.log.note(entry{Drv: d.try.Drv, Event: "not served", Reason: err.Error()})
 		h.say(protocol.LevelWarn, "%s: %v", d.try.Drv, err)
@@ -176,11 +188,6 @@ func (h *hook) take(ctx context.Context, d decision) error {
 			return h.failed(d, err)
 		}
 	}
-	ctx, stop, err := h.whileNixLives(ctx)
-	if err != nil {
-		return h.failed(d, err)
-	}
-	defer stop()
 	if err := h.admit(ctx, d, job); err != nil {
 		return h.failed(d, err)
 	}
