@@ -2,6 +2,8 @@ package e2e
 
 import (
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -9,7 +11,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 )
 
 // TestHookRemoteBuilders: what is not ours goes where Nix would have sent it.
@@ -192,6 +196,56 @@ func TestHookServes(t *testing.T) {
 		n.flags("--tcg=allow", "--cache", cache)
 		_, log = n.mustBuild("passing")
 		wantTexts(t, log, "a line of the log")
+		n.checkClean()
+	})
+}
+
+// TestHookServesNobody kills a Nix that waits for a cache.
+func TestHookServesNobody(t *testing.T) {
+	eachHookNix(t, func(t *testing.T, n *hookNix) {
+		cache := filepath.Join(n.dir(), "cache")
+		secret := n.write("secret", "test-1:Ka/T5MFDFce9zN8JWEmUXD5ia1quqvxe9Y2QE1+V4NLu4xLwghXKHiufoh9cuiNT4Qk/cSxTqDVPGE7zNFZlFg==", 0o600)
+		paths, _ := n.mustBuild("passing")
+		if out, err := n.command("nix", "copy", "--to", "file://"+cache+"?compression=none&secret-key="+secret, paths[0]).CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		outputs := append(n.query("--references", paths[0]), paths[0])
+		outputs = slices.DeleteFunc(outputs, func(path string) bool { return !strings.Contains(path, "-passing") })
+		if out, err := n.command("nix-store", append([]string{"--delete"}, outputs...)...).CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		asked := make(chan struct{}, 10)
+		files := http.FileServer(http.Dir(cache))
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if strings.HasPrefix(r.URL.Path, "/nar/") {
+				asked <- struct{}{}
+				<-r.Context().Done() // the hook has closed the connection
+				return
+			}
+			files.ServeHTTP(w, r)
+		}))
+		defer server.Close()
+		n.wrapHook()
+		n.flags("--cache", server.URL, "--trusted-public-keys", "test-1:7uMS8IIVyh4rn6IfXLojU+EJP3EsU6g1TxhO8zRWZRY=")
+		cmd := n.buildCommand("passing")
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-asked:
+		case <-time.After(time.Minute):
+			t.Fatal("the cache is not asked: ", n.decisions())
+		}
+		for _, pid := range n.builders(cmd.Process.Pid) {
+			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := cmd.Wait(); err == nil {
+			t.Error("nix-build succeeds")
+		}
+		n.checkNothingRuns()
+		wantTexts(t, n.decisions(), "the Nix that wanted it has ended")
 		n.checkClean()
 	})
 }
