@@ -238,9 +238,12 @@ func (d *decision) demandOrNil() *admission.Demand {
 
 // admit builds when there is room.
 func (h *hook) admit(ctx context.Context, d decision, job protocol.Job) error {
-	place, err := admission.Enter(ctx, queueDir(h.Dir), d.try.Drv, d.demand, h.limit.budget, func(before []admission.Ticket) {
+	place, err := admission.Enter(ctx, queueDir(h.Dir), d.try.Drv, d.demand, h.limit.budget, func(before []admission.Ticket, unwatched error) {
 		reason := fmt.Sprintf("for room for %d MiB and %d cores; %d tests are before it", d.demand.MemoryMiB, d.demand.Cores, len(before))
 		h.log.note(entry{Drv: d.try.Drv, Event: "waiting", Reason: reason, Demand: &d.demand})
+		if unwatched != nil {
+			h.log.note(entry{Drv: d.try.Drv, Event: "looks every so often", Reason: unwatched.Error()})
+		}
 		h.say(protocol.LevelInfo, "%s waits %s", d.try.Drv, reason)
 	})
 	if err != nil {
