@@ -201,7 +201,7 @@ func (h *hook) canBuild(ctx context.Context, d *decision) error {
 		return err
 	}
 	var err error
-	d.demand, err = demand.Of(d.root, texts(d.derivation))
+	d.demand, err = demand.Of(ctx, d.root, texts(d.derivation))
 	if err != nil {
 		d.reason += "; what its machines need is not known: " + err.Error()
 	}
