@@ -70,7 +70,10 @@ func (h *hook) prepare(d *decision) (err error) {
 	if d.nix, err = h.nixProgram("nix-store"); err != nil {
 		return err
 	}
-	if d.config, err = h.config(d.try.Features, h.sandboxPaths(*d)); err != nil {
+	// Those that Nix offers do something, too: kvm, that the device is in the sandbox.
+	features := append(strings.Fields(h.settings["system-features"]), d.try.Features...)
+	slices.Sort(features)
+	if d.config, err = h.config(slices.Compact(features), h.sandboxPaths(*d)); err != nil {
 		return err
 	}
 	d.request, err = h.limits()

@@ -194,6 +194,20 @@ func TestConfig(t *testing.T) {
 	}
 }
 
+// TestFeatures: the Nix that builds offers what the one that asks does, and what the
+// test needs.
+func TestFeatures(t *testing.T) {
+	h := newHook(t, protocol.Settings{"system-features": "kvm benchmark"})
+	h.Nix = t.TempDir()
+	if err := os.WriteFile(filepath.Join(h.Nix, "nix-store"), nil, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	d := decision{try: protocol.Try{Features: []string{"benchmark", "nixos-test"}}}
+	if err := h.prepare(&d); err != nil || !strings.Contains("\n"+d.config, "\nsystem-features = benchmark kvm nixos-test\n") {
+		t.Errorf("%v\n%s", err, d.config)
+	}
+}
+
 func TestSandboxPaths(t *testing.T) {
 	h := newHook(t, protocol.Settings{"sandbox-paths": "/b /a=/x"})
 	h.SandboxPaths = []string{"/shown"}
