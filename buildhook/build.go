@@ -70,7 +70,10 @@ func (h *hook) prepare(d *decision) (err error) {
 	if d.nix, err = h.nixProgram("nix-store"); err != nil {
 		return err
 	}
-	if d.config, err = h.config(d.try.Features, h.sandboxPaths(*d)); err != nil {
+	// Those that Nix offers do something, too: kvm, that the device is in the sandbox.
+	features := append(strings.Fields(h.settings["system-features"]), d.try.Features...)
+	slices.Sort(features)
+	if d.config, err = h.config(slices.Compact(features), h.sandboxPaths(*d)); err != nil {
 		return err
 	}
 	d.request, err = h.limits()
@@ -160,10 +163,9 @@ func (b *builder) run(ctx context.Context, q serve.Request, o mountns.Options) (
 		defer files[i+1].Close()
 	}
 	stdin, requests, answers, stdout, log, stderr := files[0], files[1], files[2], files[3], files[4], files[5]
-	signals := make(chan os.Signal, 1)
+	signals := make(chan os.Signal, 2)
 	o.Stdin, o.Stdout, o.Stderr, o.Signals = stdin, stdout, stderr, signals
-	stop := context.AfterFunc(ctx, func() { signals <- syscall.SIGTERM })
-	defer stop()
+	defer terminate(ctx, signals)()
 
 	type outcome struct {
 		result serve.Result
@@ -193,6 +195,28 @@ func (b *builder) run(ctx context.Context, q serve.Request, o mountns.Options) (
 		err = errors.Join(talk.err, logErr)
 	}
 	return talk.result, err
+}
+
+// killAfter is for how long Nix may clean up after a build that was given up.
+const killAfter = 3 * time.Second
+
+// terminate asks a process to end when ctx ends, and has it killed if it does not;
+// it is the first of its namespace, so all others are killed with it. The caller says
+// when it has ended.
+func terminate(ctx context.Context, signals chan<- os.Signal) (ended func()) {
+	done := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		signals <- syscall.SIGTERM
+		select {
+		case <-done:
+		case <-time.After(killAfter):
+			signals <- syscall.SIGKILL
+		}
+	})
+	return func() {
+		stop()
+		close(done)
+	}
 }
 
 // activity is a line of Nix's logger, as far as it is of interest.

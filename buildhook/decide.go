@@ -60,6 +60,14 @@ type decision struct {
 // decide answers a question. It changes nothing.
 func (h *hook) decide(ctx context.Context, try protocol.Try) decision {
 	d := decision{try: try}
+	if h.Unusable != nil {
+		d.reason = h.Unusable.Error()
+		return d
+	}
+	if err := storepath.Check(try.Drv); err != nil {
+		d.reason = err.Error() // a store elsewhere
+		return d
+	}
 	if reason, ok := h.isTest(try); ok {
 		d.test, d.reason = true, reason
 	} else {
@@ -193,7 +201,7 @@ func (h *hook) canBuild(ctx context.Context, d *decision) error {
 		return err
 	}
 	var err error
-	d.demand, err = demand.Of(d.root, texts(d.derivation))
+	d.demand, err = demand.Of(ctx, d.root, texts(d.derivation))
 	if err != nil {
 		d.reason += "; what its machines need is not known: " + err.Error()
 	}

@@ -1,6 +1,7 @@
 package buildhook
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -77,27 +78,30 @@ func TestDecide(t *testing.T) {
 		text     string
 		features string
 		system   string
+		drv      string // its path, if it is not the usual one
 		change   func(*hook)
 		mine     bool
 		want     string // in the reason
 	}{
-		"a test":                     {features: "nixos-test", mine: true, want: "it needs the feature nixos-test"},
-		"no test":                    {features: "big-parallel", want: "not a test"},
-		"another system":             {features: "nixos-test", system: "aarch64-linux", want: "it is for aarch64-linux"},
-		"an extra platform":          {features: "nixos-test", system: "i686-linux", settings: settings("extra-platforms", "x i686-linux"), mine: true},
-		"content-addressed":          {features: "ca-derivations nixos-test", want: "not known before it is built"},
-		"a fixed output":             {features: "nixos-test", text: strings.Replace(plain, `"",""`, `"sha256","00"`, 1), want: "a fixed hash"},
-		"no output path":             {features: "nixos-test", text: strings.Replace(plain, "/nix/store/"+hash+"-vm-test", "", 1), want: "output out: "},
-		"an output elsewhere":        {features: "nixos-test", text: strings.Replace(plain, "/nix/store/"+hash+"-vm-test", "/etc/passwd", 1), want: "output out: "},
-		"no derivation":              {features: "nixos-test", text: "x", want: "not a derivation"},
-		"a remote store":             {features: "nixos-test", settings: settings("store", "ssh://x"), want: `Nix's setting store is "ssh://x"`},
-		"no sandbox, and possible":   {features: "benchmark nixos-test", settings: settings("sandbox", "false", "system-features", "benchmark nixos-test"), want: "without a sandbox"},
-		"no sandbox, but impossible": {features: "nixos-test", settings: settings("sandbox", "false"), mine: true},
-		"not in a sandbox":           {features: "nixos-test", settings: settings("sandbox", "relaxed"), text: strings.Replace(plain, `[("name"`, `[("__noChroot","1"),("name"`, 1), want: "without a sandbox"},
-		"another feature":            {features: "nixos-test other", want: "it needs the feature other, too"},
-		"a feature of Nix":           {features: "benchmark nixos-test", mine: true},
-		"users of its own":           {features: "nixos-test uid-range", want: "auto-allocate-uids"},
-		"too little room":            {features: "nixos-test", change: func(h *hook) { h.limit.budget.MemoryMiB = 1000 }, want: "more than the 1000 MiB"},
+		"a test":                      {features: "nixos-test", mine: true, want: "it needs the feature nixos-test"},
+		"no test":                     {features: "big-parallel", want: "not a test"},
+		"a store elsewhere":           {features: "nixos-test", drv: "/gnu/store/x.drv", want: "/gnu/store/x.drv"},
+		"options that cannot be used": {features: "nixos-test", change: func(h *hook) { h.Unusable = errors.New("no such file") }, want: "no such file"},
+		"another system":              {features: "nixos-test", system: "aarch64-linux", want: "it is for aarch64-linux"},
+		"an extra platform":           {features: "nixos-test", system: "i686-linux", settings: settings("extra-platforms", "x i686-linux"), mine: true},
+		"content-addressed":           {features: "ca-derivations nixos-test", want: "not known before it is built"},
+		"a fixed output":              {features: "nixos-test", text: strings.Replace(plain, `"",""`, `"sha256","00"`, 1), want: "a fixed hash"},
+		"no output path":              {features: "nixos-test", text: strings.Replace(plain, "/nix/store/"+hash+"-vm-test", "", 1), want: "output out: "},
+		"an output elsewhere":         {features: "nixos-test", text: strings.Replace(plain, "/nix/store/"+hash+"-vm-test", "/etc/passwd", 1), want: "output out: "},
+		"no derivation":               {features: "nixos-test", text: "x", want: "not a derivation"},
+		"a remote store":              {features: "nixos-test", settings: settings("store", "ssh://x"), want: `Nix's setting store is "ssh://x"`},
+		"no sandbox, and possible":    {features: "benchmark nixos-test", settings: settings("sandbox", "false", "system-features", "benchmark nixos-test"), want: "without a sandbox"},
+		"no sandbox, but impossible":  {features: "nixos-test", settings: settings("sandbox", "false"), mine: true},
+		"not in a sandbox":            {features: "nixos-test", settings: settings("sandbox", "relaxed"), text: strings.Replace(plain, `[("name"`, `[("__noChroot","1"),("name"`, 1), want: "without a sandbox"},
+		"another feature":             {features: "nixos-test other", want: "it needs the feature other, too"},
+		"a feature of Nix":            {features: "benchmark nixos-test", mine: true},
+		"users of its own":            {features: "nixos-test uid-range", want: "auto-allocate-uids"},
+		"too little room":             {features: "nixos-test", change: func(h *hook) { h.limit.budget.MemoryMiB = 1000 }, want: "more than the 1000 MiB"},
 		"others may enter": {features: "nixos-test", change: func(h *hook) {
 			if err := os.MkdirAll(h.Dir, 0o755); err != nil {
 				t.Fatal(err)
@@ -121,7 +125,11 @@ func TestDecide(t *testing.T) {
 			if err := mountns.Probe(t.Context()); err != nil {
 				t.Skip(err)
 			}
-			d := h.decide(t.Context(), protocol.Try{System: tt.system, Drv: drv(tt.text), Features: strings.Fields(tt.features)})
+			path := drv(tt.text)
+			if tt.drv != "" {
+				path = tt.drv
+			}
+			d := h.decide(t.Context(), protocol.Try{System: tt.system, Drv: path, Features: strings.Fields(tt.features)})
 			if d.mine != tt.mine || !strings.Contains(d.reason, tt.want) {
 				t.Errorf("mine: %v, %q; want %v, %q", d.mine, d.reason, tt.mine, tt.want)
 			}
@@ -183,6 +191,20 @@ func TestConfig(t *testing.T) {
 	h.settings["cores"] = "3\nsandbox = false"
 	if _, err := h.config(nil, nil); err == nil {
 		t.Error("a setting brings its own line")
+	}
+}
+
+// TestFeatures: the Nix that builds offers what the one that asks does, and what the
+// test needs.
+func TestFeatures(t *testing.T) {
+	h := newHook(t, protocol.Settings{"system-features": "kvm benchmark"})
+	h.Nix = t.TempDir()
+	if err := os.WriteFile(filepath.Join(h.Nix, "nix-store"), nil, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	d := decision{try: protocol.Try{Features: []string{"benchmark", "nixos-test"}}}
+	if err := h.prepare(&d); err != nil || !strings.Contains("\n"+d.config, "\nsystem-features = benchmark kvm nixos-test\n") {
+		t.Errorf("%v\n%s", err, d.config)
 	}
 }
 

@@ -70,7 +70,7 @@ func (h *hook) hasBuilders() bool {
 }
 
 // startDelegate starts Nix's own hook with the settings that Nix has sent. It has
-// the descriptor of the builder's log where Nix would have put it.
+// both ends of the builder's log where Nix would have put them.
 func (h *hook) startDelegate(ctx context.Context) (*delegate, error) {
 	command, err := h.ownHook()
 	if err != nil {
@@ -83,13 +83,13 @@ func (h *hook) startDelegate(ctx context.Context) (*delegate, error) {
 	defer theirs.Close()
 	cmd := exec.CommandContext(ctx, command[0], append(command[1:], strconv.Itoa(h.Verbosity))...)
 	cmd.Stdout, cmd.Stderr = theirs, theirs
-	// Descriptor 3 is nothing, and 4 the log.
+	// Descriptor 3 is nothing.
 	null, err := os.Open(os.DevNull)
 	if err != nil {
 		return nil, errors.Join(err, out.Close())
 	}
 	defer null.Close()
-	cmd.ExtraFiles = []*os.File{null, h.BuildLog}
+	cmd.ExtraFiles = []*os.File{null, h.BuildLog, h.LogEnd}
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = time.Second
 	in, err := cmd.StdinPipe()

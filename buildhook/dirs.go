@@ -16,6 +16,9 @@ func logFile(dir string) string   { return filepath.Join(dir, "log.jsonl") }
 // makeDirs makes the hook's directory, and makes sure that nobody else can write
 // or look into it: what lies there is a store in which root builds.
 func makeDirs(dir string) error {
+	if dir == "" {
+		return errors.New("the build hook has no directory")
+	}
 	for _, d := range []string{dir, queueDir(dir), buildsDir(dir)} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
 			return fmt.Errorf("make the directory of the build hook: %w\nhint: --store names another", err)

@@ -39,6 +39,10 @@ type Options struct {
 	Caches      []string              // directories, or URLs, that may have results
 	TrustedKeys []signature.PublicKey // of caches behind a URL
 	Keys        []signature.SecretKey // sign outputs, besides those of Nix's secret-key-files
+
+	// Unusable says what is wrong with the other options, if something is. Then nothing
+	// is built here, and Nix does what it does without us.
+	Unusable error
 }
 
 // Budget is what all tests that run may have together. What is zero has a default.
@@ -52,19 +56,24 @@ type IO struct {
 	In       io.Reader // questions
 	Replies  *os.File  // answers, and lines for Nix's logger
 	BuildLog *os.File  // what the builder says
+
+	// LogEnd is where BuildLog is read, which Nix's own hook does to explain that a
+	// remote builder does not answer. As long as it is open, writing to BuildLog waits
+	// for a Nix that has ended.
+	LogEnd *os.File // may be nil
 }
 
 // Descriptors that Nix gives its hook, besides the usual ones.
 const (
 	firstInherited = 3
 	buildLogFD     = 4
+	logEndFD       = 5
 )
 
 // Streams are those of a process that Nix has started as its hook. What else it has
 // inherited is kept from all that it starts.
 func Streams() (IO, error) {
-	var st unix.Stat_t
-	if err := unix.Fstat(buildLogFD, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFIFO {
+	if !isPipe(buildLogFD) {
 		return IO{}, &protocol.Error{What: "descriptors", Err: errors.New("there is no pipe for the builder's log")}
 	}
 	if err := unix.CloseRange(firstInherited, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
@@ -75,7 +84,16 @@ func Streams() (IO, error) {
 	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE)
 	// Nix takes the end of all copies of standard output and error for the end of a
 	// build: nothing may inherit them either, and nothing is written to the former.
-	return IO{In: os.Stdin, Replies: os.Stderr, BuildLog: os.NewFile(buildLogFD, "builder's log")}, nil
+	streams := IO{In: os.Stdin, Replies: os.Stderr, BuildLog: os.NewFile(buildLogFD, "builder's log")}
+	if isPipe(logEndFD) {
+		streams.LogEnd = os.NewFile(logEndFD, "end of the builder's log")
+	}
+	return streams, nil
+}
+
+func isPipe(fd int) bool {
+	var st unix.Stat_t
+	return unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFIFO
 }
 
 // Run answers Nix's questions until there are no more, and builds the derivation that
@@ -89,6 +107,9 @@ func Run(ctx context.Context, o Options, streams IO) error {
 	}
 	h := &hook{Options: o, IO: streams, in: in, settings: settings, log: openLog(o.Dir), limit: limitOf(o.Budget)}
 	defer h.log.close()
+	if h.Unusable != nil {
+		h.say(protocol.LevelWarn, "nothing is built here: %v", h.Unusable)
+	}
 	told := map[string]bool{}
 	for {
 		try, err := in.Try()
@@ -100,7 +121,11 @@ func Run(ctx context.Context, o Options, streams IO) error {
 		}
 		d := h.decide(ctx, try)
 		if d.mine {
-			return errors.Join(h.delegate.close(), h.take(ctx, d))
+			err := h.delegate.close()
+			if h.LogEnd != nil { // that was the last to need it
+				err = errors.Join(err, h.LogEnd.Close())
+			}
+			return errors.Join(err, h.take(ctx, d))
 		}
 		h.log.note(entry{Drv: try.Drv, Event: "declined", Reason: d.reason})
 		if d.test && !told[try.Drv] { // Nix asks again while it has no room itself
@@ -143,11 +168,19 @@ func (h *hook) take(ctx context.Context, d decision) error {
 			return &protocol.Error{What: "outputs", Err: fmt.Errorf("%s has no output %q", d.try.Drv, name)}
 		}
 	}
+	ctx, stop, err := h.whileNixLives(ctx)
+	if err != nil {
+		return h.failed(d, err)
+	}
+	defer stop()
 	if d.cache != "" {
 		err := h.serve(ctx, d, job)
 		if err == nil {
 			h.log.note(entry{Drv: d.try.Drv, Event: "served", Reason: "its outputs are in " + d.cache})
 			return nil
+		}
+		if cause := context.Cause(ctx); cause != nil {
+			return h.failed(d, cause)
 		}
 		h.log.note(entry{Drv: d.try.Drv, Event: "not served", Reason: err.Error()})
 		h.say(protocol.LevelWarn, "%s: %v", d.try.Drv, err)
@@ -155,11 +188,6 @@ func (h *hook) take(ctx context.Context, d decision) error {
 			return h.failed(d, err)
 		}
 	}
-	ctx, stop, err := h.whileNixLives(ctx)
-	if err != nil {
-		return h.failed(d, err)
-	}
-	defer stop()
 	if err := h.admit(ctx, d, job); err != nil {
 		return h.failed(d, err)
 	}
@@ -210,9 +238,12 @@ func (d *decision) demandOrNil() *admission.Demand {
 
 // admit builds when there is room.
 func (h *hook) admit(ctx context.Context, d decision, job protocol.Job) error {
-	place, err := admission.Enter(ctx, queueDir(h.Dir), d.try.Drv, d.demand, h.limit.budget, func(before []admission.Ticket) {
+	place, err := admission.Enter(ctx, queueDir(h.Dir), d.try.Drv, d.demand, h.limit.budget, func(before []admission.Ticket, unwatched error) {
 		reason := fmt.Sprintf("for room for %d MiB and %d cores; %d tests are before it", d.demand.MemoryMiB, d.demand.Cores, len(before))
 		h.log.note(entry{Drv: d.try.Drv, Event: "waiting", Reason: reason, Demand: &d.demand})
+		if unwatched != nil {
+			h.log.note(entry{Drv: d.try.Drv, Event: "looks every so often", Reason: unwatched.Error()})
+		}
 		h.say(protocol.LevelInfo, "%s waits %s", d.try.Drv, reason)
 	})
 	if err != nil {

@@ -78,8 +78,9 @@ type Place struct {
 
 // Enter waits until name, which needs d, may run beside what runs already
 // according to the tickets in dir. The directory is made if it does not exist. If
-// it has to wait, waiting is called, once, with the tickets before its own.
-func Enter(ctx context.Context, dir, name string, d Demand, b Budget, waiting func([]Ticket)) (*Place, error) {
+// it has to wait, waiting is called, once, with the tickets before its own, and with
+// what keeps it from being told of changes, so that it looks for them every so often.
+func Enter(ctx context.Context, dir, name string, d Demand, b Budget, waiting func(before []Ticket, unwatched error)) (*Place, error) {
 	if !b.Fits(Demand{}, d) {
 		return nil, fmt.Errorf("%s needs %d MiB and %d cores, more than the %d MiB and %d cores that there are", name, d.MemoryMiB, d.Cores, b.MemoryMiB, b.Cores)
 	}
@@ -88,25 +89,22 @@ func Enter(ctx context.Context, dir, name string, d Demand, b Budget, waiting fu
 		return nil, err
 	}
 	defer q.lock.Close()
-	watch, err := newWatch(dir) // before the ticket is there: nothing is missed
-	if err != nil {
-		return nil, err
-	}
-	defer watch.file.Close()
+	watch := newWatch(dir) // before the ticket is there: nothing is missed
+	defer watch.close()
 	t := Ticket{PID: os.Getpid(), Name: name, State: Waiting, Since: time.Now(), Demand: d, Budget: b}
-	file, err := q.add(&t)
+	file, err := q.add(ctx, &t)
 	if err != nil {
 		return nil, err
 	}
 	p := &Place{file}
 	for first := true; ; first = false {
-		before, admitted, err := q.try(file, t)
+		before, admitted, err := q.try(ctx, file, t)
 		if admitted {
 			return p, nil
 		}
 		if err == nil {
 			if first {
-				waiting(before)
+				waiting(before, watch.problem)
 			}
 			err = watch.wait(ctx)
 		}
@@ -133,8 +131,11 @@ func List(dir string) ([]Ticket, error) {
 		return nil, err
 	}
 	defer q.lock.Close()
+	ctx, cancel := context.WithTimeoutCause(context.Background(), lockLimit,
+		fmt.Errorf("somebody has held %s for %v\nhint: 'fuser %[1]s' says who; is that process stopped?", q.lock.Name(), lockLimit))
+	defer cancel()
 	var tickets []Ticket
-	err = q.locked(func() error {
+	err = q.locked(ctx, func() error {
 		tickets, _, err = q.read(0)
 		return err
 	})
@@ -163,15 +164,17 @@ func open(dir string) (*queue, error) {
 }
 
 // Times for the lock of the directory, which is held for as long as it takes to read
-// some small files.
+// some small files. Who only looks does not wait for ever; a test does, since to fail
+// would be worse, and the lock is free when its holder dies.
 const (
 	lockPoll  = 2 * time.Millisecond
 	lockLimit = 30 * time.Second
 )
 
-// locked calls f while no other process looks at the queue.
-func (q *queue) locked(f func() error) error {
-	for start := time.Now(); ; time.Sleep(lockPoll) {
+// locked calls f while no other process looks at the queue, for which it waits until
+// ctx ends.
+func (q *queue) locked(ctx context.Context, f func() error) error {
+	for {
 		err := unix.Flock(int(q.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil {
 			break
@@ -179,8 +182,8 @@ func (q *queue) locked(f func() error) error {
 		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
 			return fmt.Errorf("lock the queue of tests: %w", err)
 		}
-		if time.Since(start) > lockLimit {
-			return fmt.Errorf("lock the queue of tests: somebody has held %s for %v\nhint: 'fuser %s' says who; is that process stopped?", q.lock.Name(), lockLimit, q.lock.Name())
+		if err := pause(ctx, lockPoll); err != nil {
+			return fmt.Errorf("lock the queue of tests: %w", err)
 		}
 	}
 	return errors.Join(f(), unix.Flock(int(q.lock.Fd()), unix.LOCK_UN))
@@ -242,8 +245,8 @@ func (q *queue) ticket(name string) (t Ticket, alive bool, err error) {
 }
 
 // add makes a ticket, and gives it its number.
-func (q *queue) add(t *Ticket) (file *os.File, err error) {
-	err = q.locked(func() error {
+func (q *queue) add(ctx context.Context, t *Ticket) (file *os.File, err error) {
+	err = q.locked(ctx, func() error {
 		_, last, err := q.read(0)
 		if err != nil {
 			return err
@@ -279,8 +282,8 @@ func (t *Ticket) write(file *os.File) error {
 }
 
 // try lets t run if it is its turn. Otherwise it returns the tickets before it.
-func (q *queue) try(file *os.File, t Ticket) (before []Ticket, admitted bool, err error) {
-	err = q.locked(func() error {
+func (q *queue) try(ctx context.Context, file *os.File, t Ticket) (before []Ticket, admitted bool, err error) {
+	err = q.locked(ctx, func() error {
 		others, _, err := q.read(t.Number)
 		if err != nil {
 			return err

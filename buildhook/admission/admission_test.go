@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -22,12 +23,20 @@ import (
 // that it names, says so, and stays.
 const holderEnv = "ADMISSION_TEST_DIR"
 
+// blindEnv makes it one that the kernel tells of no change.
+const blindEnv = "ADMISSION_TEST_BLIND"
+
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(holderEnv); dir != "" {
 		var place *Place
 		memory, err := strconv.Atoi(os.Args[1])
+		if err == nil && os.Getenv(blindEnv) != "" {
+			err = os.WriteFile("/proc/sys/user/max_inotify_instances", []byte("0"), 0) // in its user namespace
+		}
 		if err == nil {
-			place, err = Enter(context.Background(), dir, "holder", Demand{1, memory, 1}, budget, func([]Ticket) { fmt.Println("waiting") })
+			place, err = Enter(context.Background(), dir, "holder", Demand{1, memory, 1}, budget, func(_ []Ticket, unwatched error) {
+				fmt.Println("waiting", strings.ReplaceAll(fmt.Sprint(unwatched), "\n", " "))
+			})
 		}
 		fmt.Println("entered", err)
 		time.Sleep(time.Hour)
@@ -43,6 +52,13 @@ func holder(t *testing.T, dir string, memoryMiB int, line string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", strconv.Itoa(memoryMiB))
 	cmd.Env = append(os.Environ(), holderEnv+"="+dir)
+	startHolder(t, cmd, line)
+	return cmd
+}
+
+// startHolder starts it, and returns what it says after line.
+func startHolder(t *testing.T, cmd *exec.Cmd, line string) *bufio.Reader {
+	t.Helper()
 	out, err := cmd.StdoutPipe()
 	if err == nil {
 		err = cmd.Start()
@@ -54,17 +70,18 @@ func holder(t *testing.T, dir string, memoryMiB int, line string) *exec.Cmd {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
-	if got, err := bufio.NewReader(out).ReadString('\n'); err != nil || got != line+"\n" {
+	said := bufio.NewReader(out)
+	if got, err := said.ReadString('\n'); err != nil || !strings.HasPrefix(got, line) {
 		t.Fatalf("%q, %v", got, err)
 	}
-	return cmd
+	return said
 }
 
 func enter(t *testing.T, dir string, memoryMiB int, timeout time.Duration) (*Place, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), timeout)
 	defer cancel()
-	return Enter(ctx, dir, "test", Demand{1, memoryMiB, 1}, budget, func([]Ticket) {})
+	return Enter(ctx, dir, "test", Demand{1, memoryMiB, 1}, budget, func([]Ticket, error) {})
 }
 
 // TestDeadHolder: who was killed has nothing any more, and others start soon.
@@ -104,6 +121,49 @@ func TestDeadHolder(t *testing.T) {
 	if names, err := filepath.Glob(filepath.Join(dir, "*"+ticketSuffix)); err != nil || len(names) > 0 {
 		t.Errorf("left behind: %v, %v", names, err)
 	}
+}
+
+// TestBlind: whom the kernel does not tell of changes gets in, too.
+func TestBlind(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "queue")
+	p, err := enter(t, dir, 80, time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "80")
+	cmd.Env = append(os.Environ(), holderEnv+"="+dir, blindEnv+"=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}},
+	}
+	said := startHolder(t, cmd, "waiting watch the queue of tests: too many open files")
+	p.Leave()
+	left := time.Now()
+	if line, err := said.ReadString('\n'); err != nil || line != "entered <nil>\n" || time.Since(left) > 5*time.Second {
+		t.Errorf("%q, %v after %v", line, err, time.Since(left))
+	}
+}
+
+// TestLockHeld: a test waits for as long as somebody holds the lock.
+func TestLockHeld(t *testing.T) {
+	dir := t.TempDir()
+	q, err := open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	held := q.locked(t.Context(), func() error {
+		_, err := enter(t, dir, 10, 100*time.Millisecond)
+		return err
+	})
+	if !errors.Is(held, context.DeadlineExceeded) {
+		t.Error(held)
+	}
+	p, err := enter(t, dir, 10, time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Leave()
 }
 
 // TestBudget lets many enter at once: there is never more than the budget, and all

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"time"
 
@@ -11,9 +12,19 @@ import (
 )
 
 // watch notices changes of tickets.
-type watch struct{ file *os.File }
+type watch struct {
+	file    *os.File // nil if the kernel does not tell
+	problem error    // why it does not
+}
 
-func newWatch(dir string) (*watch, error) {
+// newWatch asks the kernel to tell of changes in dir. It does that only for so many
+// processes of a user, and more than these may wait.
+func newWatch(dir string) *watch {
+	file, err := inotify(dir)
+	return &watch{file, err}
+}
+
+func inotify(dir string) (*os.File, error) {
 	fd, err := unix.InotifyInit1(unix.IN_NONBLOCK | unix.IN_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("watch the queue of tests: %w\nhint: see fs.inotify.max_user_instances", err)
@@ -23,7 +34,13 @@ func newWatch(dir string) (*watch, error) {
 		unix.Close(fd)
 		return nil, fmt.Errorf("watch the queue of tests: %w\nhint: see fs.inotify.max_user_watches", err)
 	}
-	return &watch{os.NewFile(uintptr(fd), "inotify")}, nil
+	return os.NewFile(uintptr(fd), "inotify"), nil
+}
+
+func (w *watch) close() {
+	if w.file != nil {
+		w.file.Close()
+	}
 }
 
 // Times between looks at the tickets. The kernel tells that a file is closed just
@@ -31,10 +48,17 @@ func newWatch(dir string) (*watch, error) {
 const (
 	settle = 5 * time.Millisecond
 	atMost = time.Second
+	blind  = 250 * time.Millisecond // if the kernel tells nothing
 )
 
 // wait returns when it is worth looking again, or with ctx's error.
 func (w *watch) wait(ctx context.Context) error {
+	if w.file == nil {
+		if err := pause(ctx, blind); err != nil {
+			return fmt.Errorf("wait for other tests: %w", err)
+		}
+		return nil
+	}
 	if err := w.file.SetReadDeadline(time.Now().Add(atMost)); err != nil {
 		return fmt.Errorf("watch the queue of tests: %w", err)
 	}
@@ -51,4 +75,17 @@ func (w *watch) wait(ctx context.Context) error {
 		time.Sleep(settle)
 	}
 	return nil
+}
+
+// pause waits for about d, so that many that wait do not look all at once, or
+// returns why ctx has ended.
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d/2 + rand.N(d))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }

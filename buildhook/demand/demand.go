@@ -11,9 +11,11 @@
 package demand
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -34,10 +36,12 @@ const (
 	defaultCores     = 1
 )
 
-// More than these is no test, and no number that QEMU takes.
+// More than these is no test, and no number that QEMU takes. A test has one start
+// script for each machine.
 const (
-	maxFile      = 4 << 20 // bytes
-	maxMachines  = 1000
+	maxFile      = 4 << 20  // bytes
+	maxTotal     = 16 << 20 // bytes of all files
+	maxFiles     = 64
 	maxMemoryMiB = 1 << 30
 	maxCores     = 1 << 16
 )
@@ -63,26 +67,32 @@ var ErrNoDriver = errors.New("it names no nixos-test-driver")
 // Of returns what the machines of a test need together. texts are the builder,
 // arguments and environment of its derivation, and root is that of the store with
 // its inputs. If that cannot be found out, it returns an error, and [Unknown].
-func Of(root string, texts []string) (admission.Demand, error) {
+func Of(ctx context.Context, root string, texts []string) (admission.Demand, error) {
 	store, err := os.Open(filepath.Join(root, storepath.Dir))
 	if err != nil {
 		return Unknown, fmt.Errorf("open store: %w", err)
 	}
 	defer store.Close()
-	drivers := find(driverPath, texts...)
+	drivers := paths{}
+	for _, text := range texts {
+		if err := drivers.find(driverPath, text); err != nil {
+			return Unknown, err
+		}
+	}
 	if len(drivers) == 0 {
 		return Unknown, ErrNoDriver
 	}
-	scripts, err := startScripts(store, drivers)
+	r := &reader{store: store}
+	scripts, err := r.startScripts(ctx, drivers.sorted())
 	if err != nil {
 		return Unknown, err
 	}
 	if len(scripts) == 0 {
-		return Unknown, fmt.Errorf("%s names no start script", drivers[0])
+		return Unknown, fmt.Errorf("%s names no start script", drivers.sorted()[0])
 	}
 	d := admission.Demand{Machines: len(scripts)}
 	for _, script := range scripts {
-		text, err := read(store, script)
+		text, err := r.read(ctx, script)
 		if err != nil {
 			return Unknown, err
 		}
@@ -97,40 +107,49 @@ func Of(root string, texts []string) (admission.Demand, error) {
 }
 
 // startScripts returns those of the machines of drivers.
-func startScripts(store *os.File, drivers []string) ([]string, error) {
-	var scripts []string
+func (r *reader) startScripts(ctx context.Context, drivers []string) ([]string, error) {
+	scripts := paths{}
 	for _, driver := range drivers {
-		wrapper, err := read(store, driver+"/bin/nixos-test-driver")
+		wrapper, err := r.read(ctx, driver+"/bin/nixos-test-driver")
 		if err != nil {
 			return nil, err
 		}
-		texts := []string{wrapper}
-		for _, file := range find(jsonPath, wrapper) {
-			text, err := read(store, file)
+		configurations := paths{}
+		if err := errors.Join(scripts.find(scriptPath, wrapper), configurations.find(jsonPath, wrapper)); err != nil {
+			return nil, err
+		}
+		for _, file := range configurations.sorted() {
+			text, err := r.read(ctx, file)
+			if err == nil {
+				err = scripts.find(scriptPath, text)
+			}
 			if err != nil {
 				return nil, err
 			}
-			texts = append(texts, text)
 		}
-		scripts = append(scripts, find(scriptPath, texts...)...)
 	}
-	slices.Sort(scripts)
-	scripts = slices.Compact(scripts)
-	if len(scripts) > maxMachines {
-		return nil, fmt.Errorf("%s has %d machines", drivers[0], len(scripts))
-	}
-	return scripts, nil
+	return scripts.sorted(), nil
 }
 
-// find returns what matches in texts, each once.
-func find(pattern *regexp.Regexp, texts ...string) []string {
-	var found []string
-	for _, text := range texts {
-		found = append(found, pattern.FindAllString(text, -1)...)
+// paths are some of a store, not more than may be read.
+type paths map[string]bool
+
+// find adds what matches in a text.
+func (p paths) find(pattern *regexp.Regexp, text string) error {
+	for at := 0; ; {
+		match := pattern.FindStringIndex(text[at:])
+		if match == nil {
+			return nil
+		}
+		path := strings.Clone(text[at+match[0] : at+match[1]]) // not to keep the text
+		if p[path] = true; len(p) > maxFiles {
+			return fmt.Errorf("more than %d paths like %s are named", maxFiles, path)
+		}
+		at += match[1]
 	}
-	slices.Sort(found)
-	return slices.Compact(found)
 }
+
+func (p paths) sorted() []string { return slices.Sorted(maps.Keys(p)) }
 
 // machine returns what a start script gives to QEMU.
 func machine(script string) (memoryMiB, coreCount int, err error) {
@@ -164,10 +183,22 @@ func number(digits string, limit int) (int, error) {
 	return n, nil
 }
 
-// read reads a file of a store. Symbolic links are followed as far as they lead to
-// store paths.
-func read(store *os.File, name string) (string, error) {
-	f, err := open(store, name)
+// reader reads files of a store, and not more than a test has.
+type reader struct {
+	store *os.File
+	files int
+	bytes int64
+}
+
+// read reads a file. Symbolic links are followed as far as they lead to store paths.
+func (r *reader) read(ctx context.Context, name string) (string, error) {
+	if err := ctx.Err(); err != nil {
+		return "", err
+	}
+	if r.files++; r.files > maxFiles {
+		return "", fmt.Errorf("read %s: more than %d files", name, maxFiles)
+	}
+	f, err := open(r.store, name)
 	if err != nil {
 		return "", &os.PathError{Op: "read", Path: name, Err: err}
 	}
@@ -179,7 +210,10 @@ func read(store *os.File, name string) (string, error) {
 	if !info.Mode().IsRegular() || info.Size() > maxFile {
 		return "", fmt.Errorf("read %s: not a file of at most %d bytes", name, maxFile)
 	}
-	text, err := io.ReadAll(io.LimitReader(f, maxFile))
+	if r.bytes += info.Size(); r.bytes > maxTotal {
+		return "", fmt.Errorf("read %s: more than %d bytes, with the others", name, maxTotal)
+	}
+	text, err := io.ReadAll(io.LimitReader(f, info.Size()))
 	return string(text), err
 }
 

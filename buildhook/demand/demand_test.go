@@ -1,6 +1,8 @@
 package demand
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -50,6 +52,17 @@ exec /nix/store/x/bin/qemu-kvm -cpu max \
 }
 
 func TestOf(t *testing.T) {
+	many := func(n int, size int) map[string]string {
+		files := map[string]string{}
+		var names []string
+		for i := range n {
+			name := fmt.Sprintf("%svm-%d/bin/run-m%[2]d-vm", hash, i)
+			names = append(names, name)
+			files[name] = script("512", "1") + strings.Repeat(" ", size)
+		}
+		files[driver+"/bin/nixos-test-driver"] = strings.Join(names, "\n")
+		return files
+	}
 	command := "mkdir -p $out\n" + driver + "/bin/nixos-test-driver -o $out\n"
 	for name, tt := range map[string]struct {
 		files map[string]string
@@ -85,6 +98,10 @@ func TestOf(t *testing.T) {
 		"a link out of the store, relative": {files: map[string]string{
 			driver + "/bin": "-> ../../../etc", "/nix/store/x": "", "/etc/nixos-test-driver": "",
 		}, want: Unknown, fails: "out of the store"},
+		"many machines":     {files: many(maxFiles-1, 0), want: admission.Demand{Machines: maxFiles - 1, MemoryMiB: 512 * (maxFiles - 1), Cores: maxFiles - 1}},
+		"too many files":    {files: many(maxFiles, 0), want: Unknown, fails: "more than 64 files"},
+		"too many machines": {files: many(maxFiles+1, 0), want: Unknown, fails: "more than 64 paths"},
+		"too many bytes":    {files: many(5, maxFile-1000), want: Unknown, fails: "more than 16777216 bytes"},
 		"links in a circle": {files: map[string]string{
 			driver + "/bin/nixos-test-driver": "-> nixos-test-driver",
 		}, want: Unknown, fails: "too many levels"},
@@ -93,11 +110,21 @@ func TestOf(t *testing.T) {
 		}, want: Unknown, fails: "not a file"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := Of(store(t, tt.files), []string{"/bin/sh", command})
+			got, err := Of(t.Context(), store(t, tt.files), []string{"/bin/sh", command})
 			if got != tt.want || (err == nil) != (tt.fails == "") || err != nil && !strings.Contains(err.Error(), tt.fails) {
 				t.Errorf("%+v, %v; want %+v, %q", got, err, tt.want, tt.fails)
 			}
 		})
+	}
+}
+
+// TestEnds: nobody reads for a Nix that has ended.
+func TestEnds(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	root := store(t, map[string]string{driver + "/bin/nixos-test-driver": ""})
+	if got, err := Of(ctx, root, []string{driver}); got != Unknown || !errors.Is(err, context.Canceled) {
+		t.Errorf("%+v, %v", got, err)
 	}
 }
 

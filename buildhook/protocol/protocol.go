@@ -19,6 +19,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path"
 	"strings"
 
 	"github.com/nix-community/go-nix/pkg/wire"
@@ -58,7 +59,7 @@ type Settings map[string]string
 type Try struct {
 	Willing  bool   // Nix has a free slot for a build of its own
 	System   string // such as x86_64-linux
-	Drv      string // store path of the derivation
+	Drv      string // store path of the derivation; the store need not be in the usual place
 	Features []string
 }
 
@@ -120,7 +121,10 @@ func (r *Reader) Try() (Try, error) {
 		t.System, err = r.word("system")
 	}
 	if err == nil {
-		t.Drv, err = r.path("derivation")
+		t.Drv, err = r.word("derivation")
+	}
+	if err == nil && path.Clean("/"+t.Drv) != t.Drv {
+		err = &Error{"derivation", fmt.Errorf("%q is not an absolute path", t.Drv)}
 	}
 	if err == nil && !strings.HasSuffix(t.Drv, ".drv") {
 		err = &Error{"derivation", fmt.Errorf("%q does not end in .drv", t.Drv)}

@@ -139,8 +139,9 @@ func TestMalformed(t *testing.T) {
 		change func(*Try)
 		want   string
 	}{
-		"path":    {func(t *Try) { t.Drv = "/etc/passwd" }, "derivation: "},
-		"dots":    {func(t *Try) { t.Drv = "/nix/store/../../etc/x.drv" }, "derivation: "},
+		"path":    {func(t *Try) { t.Drv = "passwd.drv" }, "is not an absolute path"},
+		"dots":    {func(t *Try) { t.Drv = "/nix/store/../../etc/x.drv" }, "is not an absolute path"},
+		"a line":  {func(t *Try) { t.Drv = "/nix/store/a\nb.drv" }, "is not a name"},
 		"no drv":  {func(t *Try) { t.Drv = t.Drv[:len(t.Drv)-4] }, "does not end in .drv"},
 		"system":  {func(t *Try) { t.System = "" }, "is not a name"},
 		"feature": {func(t *Try) { t.Features = []string{"a\nb"} }, "is not a name"},

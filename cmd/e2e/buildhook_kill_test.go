@@ -40,11 +40,11 @@ func untilSays(t *testing.T, cmd *exec.Cmd, text string) {
 	}
 }
 
-// wantNoProcess waits until no process has an argument.
-func wantNoProcess(t *testing.T, argument string) {
+// wantNoProcess waits until no process has a command line.
+func wantNoProcess(t *testing.T, commandLine string) {
 	t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		out, _ := exec.CommandContext(t.Context(), "pgrep", "-fx", "sleep "+argument).Output() // it fails if there is none
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		out, _ := exec.CommandContext(t.Context(), "pgrep", "-fx", commandLine).Output() // it fails if there is none
 		if len(out) == 0 {
 			return
 		}
@@ -70,7 +70,7 @@ func TestHookInterrupted(t *testing.T) {
 		if err := cmd.Wait(); err == nil {
 			t.Error("nix-build succeeds")
 		}
-		wantNoProcess(t, "3611."+salt)
+		wantNoProcess(t, "sleep 3611."+salt)
 		n.checkNothingRuns()
 		n.mustBuild("passing") // and what the killed hook has left is removed
 		n.checkClean()
@@ -86,8 +86,55 @@ func TestHookInterrupted(t *testing.T) {
 		if err := cmd.Wait(); err == nil {
 			t.Error("nix-build succeeds")
 		}
-		wantNoProcess(t, "3611."+salt)
+		wantNoProcess(t, "sleep 3611."+salt)
 		n.mustBuild("passing", "--argstr", "salt", "after")
+		n.checkClean()
+	})
+}
+
+// wrapHook has a shell stay between Nix and the hook. When Nix is killed, the kernel
+// kills what Nix has started, and that is the shell.
+func (n *hookNix) wrapHook() {
+	n.t.Helper()
+	text, err := os.ReadFile(filepath.Join(n.dir(), "hook.sh"))
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	n.write("hook.sh", strings.Replace(string(text), "exec ", "", 1)+"exit $?\n", 0o755)
+}
+
+// TestHookTalkative kills a Nix that has not read all that a test says.
+func TestHookTalkative(t *testing.T) {
+	eachHookNix(t, func(t *testing.T, n *hookNix) {
+		n.wrapHook()
+		salt := strconv.Itoa(os.Getpid())
+		cmd := n.buildCommand("talkative", "--no-build-output", "--argstr", "salt", salt)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		commandLine := "yes 3611." + salt
+		for deadline := time.Now().Add(time.Minute); exec.CommandContext(t.Context(), "pgrep", "-fx", commandLine).Run() != nil; time.Sleep(20 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatal("the test does not run: ", n.decisions())
+			}
+		}
+		builders := n.builders(cmd.Process.Pid)
+		for _, pid := range builders {
+			if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(300 * time.Millisecond) // all pipes are full
+		for _, pid := range builders {
+			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := cmd.Wait(); err == nil {
+			t.Error("nix-build succeeds")
+		}
+		wantNoProcess(t, commandLine)
+		n.mustBuild("passing")
 		n.checkClean()
 	})
 }

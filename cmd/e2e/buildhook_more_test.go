@@ -2,13 +2,18 @@ package e2e
 
 import (
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 )
 
 // TestHookRemoteBuilders: what is not ours goes where Nix would have sent it.
@@ -25,6 +30,11 @@ func TestHookRemoteBuilders(t *testing.T) {
 		if built := validPaths(t, remote); len(built) == 0 {
 			t.Error("nothing was built remotely")
 		}
+		// A builder that does not answer is passed over, as without us.
+		dead := []string{"--option", "builders", "/proc/none x86_64-linux - 1 9 elsewhere,nixos-test ; " + builders[2]}
+		_, log = n.mustBuild("otherFeature", append(dead, "--argstr", "salt", "dead")...)
+		wantTexts(t, log, "cannot build on '")
+		wantRemote(t, log, "other-feature.drv", remote)
 		// Without KVM, a test is not ours either.
 		n.flags("--tcg=deny")
 		if _, err := os.Stat("/dev/kvm"); err == nil {
@@ -89,6 +99,32 @@ func TestHookFlags(t *testing.T) {
 			wantTexts(t, log, "65536")
 		}
 		n.checkClean()
+	})
+}
+
+// TestHookUnusable: with options that cannot be used, and before they can be read at
+// all, the hook answers, and Nix builds what it can.
+func TestHookUnusable(t *testing.T) {
+	eachHookNix(t, func(t *testing.T, n *hookNix) {
+		for i, tt := range []struct{ flag, value, want string }{
+			{"--sandbox-path", "/none", "--sandbox-path: stat /none: no such file"},
+			{"--secret-key", "/none", "--secret-key: open /none: no such file"},
+			{"--match", "(", "--match: error parsing regexp"},
+			{"--unheard-of", "", "unknown flag --unheard-of"},
+			{"--cores", "many", "--cores: expected a whole number"},
+		} {
+			n.flags(slices.DeleteFunc([]string{tt.flag, tt.value}, func(s string) bool { return s == "" })...)
+			salt := []string{"--argstr", "salt", "unusable" + strconv.Itoa(i)}
+			_, log := n.mustBuild("ordinary jobs", append(salt, "--arg", "count", "2")...)
+			if n := strings.Count(log, "nothing is built here: "+tt.want); n != 1 {
+				t.Errorf("%d times %q in\n%s", n, tt.want, log)
+			}
+			n.mustFail("passing", []string{tt.want, "is required to build"}, salt...)
+			// Remote builders are there all the same.
+			remote := filepath.Join(n.dir(), "remote")
+			_, log = n.mustBuild("otherFeature", append(salt, "--option", "builders", remote+" x86_64-linux - 1 1 elsewhere,nixos-test")...)
+			wantRemote(t, log, "other-feature.drv", remote)
+		}
 	})
 }
 
@@ -160,6 +196,56 @@ func TestHookServes(t *testing.T) {
 		n.flags("--tcg=allow", "--cache", cache)
 		_, log = n.mustBuild("passing")
 		wantTexts(t, log, "a line of the log")
+		n.checkClean()
+	})
+}
+
+// TestHookServesNobody kills a Nix that waits for a cache.
+func TestHookServesNobody(t *testing.T) {
+	eachHookNix(t, func(t *testing.T, n *hookNix) {
+		cache := filepath.Join(n.dir(), "cache")
+		secret := n.write("secret", "test-1:Ka/T5MFDFce9zN8JWEmUXD5ia1quqvxe9Y2QE1+V4NLu4xLwghXKHiufoh9cuiNT4Qk/cSxTqDVPGE7zNFZlFg==", 0o600)
+		paths, _ := n.mustBuild("passing")
+		if out, err := n.command("nix", "copy", "--to", "file://"+cache+"?compression=none&secret-key="+secret, paths[0]).CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		outputs := append(n.query("--references", paths[0]), paths[0])
+		outputs = slices.DeleteFunc(outputs, func(path string) bool { return !strings.Contains(path, "-passing") })
+		if out, err := n.command("nix-store", append([]string{"--delete"}, outputs...)...).CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		asked := make(chan struct{}, 10)
+		files := http.FileServer(http.Dir(cache))
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if strings.HasPrefix(r.URL.Path, "/nar/") {
+				asked <- struct{}{}
+				<-r.Context().Done() // the hook has closed the connection
+				return
+			}
+			files.ServeHTTP(w, r)
+		}))
+		defer server.Close()
+		n.wrapHook()
+		n.flags("--cache", server.URL, "--trusted-public-keys", "test-1:7uMS8IIVyh4rn6IfXLojU+EJP3EsU6g1TxhO8zRWZRY=")
+		cmd := n.buildCommand("passing")
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-asked:
+		case <-time.After(time.Minute):
+			t.Fatal("the cache is not asked: ", n.decisions())
+		}
+		for _, pid := range n.builders(cmd.Process.Pid) {
+			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := cmd.Wait(); err == nil {
+			t.Error("nix-build succeeds")
+		}
+		n.checkNothingRuns()
+		wantTexts(t, n.decisions(), "the Nix that wanted it has ended")
 		n.checkClean()
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 
 	"github.com/nix-community/go-nix/pkg/narinfo/signature"
@@ -43,14 +44,34 @@ func (hookCommand) Examples() []cli.Example {
 // Run is the hook.
 func (c *hookCommand) Run(ctx context.Context) error {
 	o, err := c.options()
-	if err != nil {
-		return err
+	return run(ctx, o, err)
+}
+
+// run is the hook, with options that err says cannot be used, unless it is nil. Nix
+// takes the end of a hook that has not answered for the end of its build, whatever it
+// builds, so the hook has to answer.
+func run(ctx context.Context, o buildhook.Options, err error) error {
+	streams, notNix := buildhook.Streams()
+	if notNix != nil {
+		if err != nil {
+			return err
+		}
+		return notNix
 	}
-	streams, err := buildhook.Streams()
-	if err != nil {
-		return err
-	}
+	o.Unusable = err
 	return buildhook.Run(ctx, o, streams)
+}
+
+// misused is the hook if its arguments are wrong. Nix gives its verbosity last.
+func misused(ctx context.Context, args []string, usage error) error {
+	if len(args) == 0 {
+		return usage
+	}
+	verbosity, err := strconv.Atoi(args[len(args)-1])
+	if err != nil {
+		return usage
+	}
+	return run(ctx, buildhook.Options{Verbosity: verbosity}, usage)
 }
 
 func (c *hookCommand) options() (o buildhook.Options, err error) {

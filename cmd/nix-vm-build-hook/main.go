@@ -29,5 +29,6 @@ func main() {
 			{Code: 100, Meaning: "the test has failed: Nix's own number for that"},
 			{Code: 101, Meaning: "the test has taken too long, or was silent for too long"},
 		},
+		Misused: misused,
 	}.Main(&command{})
 }

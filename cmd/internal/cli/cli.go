@@ -47,6 +47,10 @@ type App struct {
 	// Rewrite changes the arguments before they are parsed into the model, for
 	// what kong cannot express; may be nil. Its error is one of usage.
 	Rewrite func(model *kong.Application, args []string) ([]string, error)
+
+	// Misused is told of an error of usage and returns the one to end with, for a tool
+	// that has something to do all the same; may be nil.
+	Misused func(ctx context.Context, args []string, usage error) error
 }
 
 // Example is a command line and what it does. A command of a tool has examples
@@ -139,9 +143,10 @@ func (a App) Run(ctx context.Context, grammar any, args []string, out *IO) int {
 	if err != nil {
 		return a.fail(out, err)
 	}
+	given := args
 	if a.Rewrite != nil {
 		if args, err = a.Rewrite(parser.Model, args); err != nil {
-			return a.fail(out, usageError(a.Name, err))
+			return a.misused(ctx, given, out, usageError(a.Name, err))
 		}
 	}
 	parsed, err := parser.Parse(args)
@@ -149,7 +154,7 @@ func (a App) Run(ctx context.Context, grammar any, args []string, out *IO) int {
 		return ExitOK
 	}
 	if err != nil {
-		return a.fail(out, usageError(a.Name, err))
+		return a.misused(ctx, given, out, usageError(a.Name, err))
 	}
 	if !a.EmptyValues {
 		if err := checkEmpty(parsed); err != nil {
@@ -157,10 +162,23 @@ func (a App) Run(ctx context.Context, grammar any, args []string, out *IO) int {
 			if selected := parsed.Selected(); selected != nil {
 				name = selected.FullPath()
 			}
-			return a.fail(out, usageError(name, err))
+			return a.misused(ctx, given, out, usageError(name, err))
 		}
 	}
-	err = parsed.Run()
+	return a.end(ctx, out, parsed.Run())
+}
+
+// misused is the end of a tool whose arguments cannot be used.
+func (a App) misused(ctx context.Context, args []string, out *IO, usage error) int {
+	if a.Misused != nil {
+		usage = a.Misused(ctx, args, usage)
+	}
+	return a.end(ctx, out, usage)
+}
+
+// end returns the exit code for the error that all has ended with, if any, and
+// prints it.
+func (a App) end(ctx context.Context, out *IO, err error) int {
 	if e, ok := errors.AsType[childExit](err); ok {
 		return int(e)
 	}

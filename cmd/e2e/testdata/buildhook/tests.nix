@@ -120,6 +120,8 @@ rec {
     trap "" TERM INT HUP
     while true; do sleep ${marker}; done
   '' { };
+  # Says more than Nix reads once it has stopped.
+  talkative = test "talkative" "exec yes ${marker}" { };
   # By which its processes are known.
   marker = "3611.${salt}";
 
