@@ -54,8 +54,8 @@ var (
 	scriptPath = regexp.MustCompile(inStore + `[0-9A-Za-z+._?=-]+/bin/run-[0-9A-Za-z+._?=-]+-vm\b`)
 
 	execLine = regexp.MustCompile(`(?m)^\s*exec\s`)
-	memory   = regexp.MustCompile(`\s-m\s+(?:size=)?([0-9]+)([MmGg]?)`)
-	cores    = regexp.MustCompile(`\s-smp\s+(?:cpus=)?([0-9]+)`)
+	option   = regexp.MustCompile(`\s--?(m|smp)\s+(\S+)`)
+	size     = regexp.MustCompile(`^([0-9]+)([KkMmGgTt]?)$`)
 )
 
 // Unknown is what a derivation is taken to need in which no driver is found.
@@ -151,28 +151,80 @@ func (p paths) find(pattern *regexp.Regexp, text string) error {
 
 func (p paths) sorted() []string { return slices.Sorted(maps.Keys(p)) }
 
-// machine returns what a start script gives to QEMU.
+// machine returns what a start script gives to QEMU, of whose options the last counts.
 func machine(script string) (memoryMiB, coreCount int, err error) {
 	if lines := execLine.FindAllStringIndex(script, -1); len(lines) > 0 {
 		script = script[lines[len(lines)-1][0]:]
 	}
 	memoryMiB, coreCount = defaultMemoryMiB, defaultCores
-	if m := memory.FindStringSubmatch(script); m != nil {
-		unit := 1
-		if strings.EqualFold(m[2], "G") {
-			unit = 1024
-		}
-		if memoryMiB, err = number(m[1], maxMemoryMiB/unit); err != nil {
-			return 0, 0, fmt.Errorf("-m %w", err)
-		}
-		memoryMiB *= unit
+	last := map[string]string{}
+	for _, m := range option.FindAllStringSubmatch(script, -1) {
+		last[m[1]] = m[2]
 	}
-	if m := cores.FindStringSubmatch(script); m != nil {
-		if coreCount, err = number(m[1], maxCores); err != nil {
-			return 0, 0, fmt.Errorf("-smp %w", err)
+	if value, ok := last["m"]; ok {
+		if memoryMiB, err = memory(value); err != nil {
+			return 0, 0, fmt.Errorf("-m %s: %w", value, err)
+		}
+	}
+	if value, ok := last["smp"]; ok {
+		if coreCount, err = cores(value); err != nil {
+			return 0, 0, fmt.Errorf("-smp %s: %w", value, err)
 		}
 	}
 	return memoryMiB, coreCount, nil
+}
+
+// memory is what a value of -m means, in MiB: a size that may be followed by what can
+// be plugged in later.
+func memory(value string) (int, error) {
+	text, _, _ := strings.Cut(strings.TrimPrefix(value, "size="), ",")
+	m := size.FindStringSubmatch(text)
+	if m == nil {
+		return 0, errors.New("not a size of a known form")
+	}
+	if unit := strings.ToUpper(m[2]); unit == "K" {
+		n, err := number(m[1], maxMemoryMiB)
+		return (n + 1023) / 1024, err
+	}
+	unit := map[string]int{"": 1, "M": 1, "G": 1 << 10, "T": 1 << 20}[strings.ToUpper(m[2])]
+	n, err := number(m[1], maxMemoryMiB/unit)
+	return n * unit, err
+}
+
+// topology are the levels of what a processor is made of, of which each has so many
+// of the next.
+var topology = []string{"drawers", "books", "sockets", "dies", "clusters", "modules", "cores", "threads"}
+
+// cores is what a value of -smp means: a number, and else what can be plugged in later,
+// and else what the processor is made of.
+func cores(value string) (int, error) {
+	values, product := map[string]int{}, 1
+	for i, field := range strings.Split(value, ",") {
+		key, text, ok := strings.Cut(field, "=")
+		if !ok && i == 0 {
+			key, text = "cpus", field
+		}
+		level := slices.Contains(topology, key)
+		if !level && key != "cpus" && key != "maxcpus" {
+			return 0, errors.New("not a number of processors of a known form")
+		}
+		n, err := number(text, maxCores)
+		if err != nil {
+			return 0, err
+		}
+		values[key] = n
+		if level {
+			if product *= n; product > maxCores {
+				return 0, fmt.Errorf("more than %d", maxCores)
+			}
+		}
+	}
+	for _, key := range []string{"cpus", "maxcpus"} {
+		if n, ok := values[key]; ok {
+			return n, nil
+		}
+	}
+	return product, nil
 }
 
 func number(digits string, limit int) (int, error) {

@@ -91,7 +91,7 @@ func TestOf(t *testing.T) {
 		"too much": {files: map[string]string{
 			driver + "/bin/nixos-test-driver": hash + "vm-web/bin/run-web-vm",
 			hash + "vm-web/bin/run-web-vm":    script("99999999999999999999", "1"),
-		}, want: Unknown, fails: "-m 99999999999999999999 is not between"},
+		}, want: Unknown, fails: "-m 99999999999999999999: 99999999999999999999 is not between"},
 		"a link out of the store": {files: map[string]string{
 			driver + "/bin/nixos-test-driver": "-> /etc/passwd",
 		}, want: Unknown, fails: "out of the store"},
@@ -115,6 +115,40 @@ func TestOf(t *testing.T) {
 				t.Errorf("%+v, %v; want %+v, %q", got, err, tt.want, tt.fails)
 			}
 		})
+	}
+}
+
+// TestMachine: an option counts as QEMU reads it, and what is not understood is said.
+func TestMachine(t *testing.T) {
+	for options, want := range map[string]struct {
+		memoryMiB, cores int
+		fails            string
+	}{
+		"":                                  {1024, 1, ""},
+		"-m 512 -m 2G -smp 1 -smp 3":        {2048, 3, ""},
+		"-m 1048576K":                       {1024, 1, ""},
+		"-m 1k":                             {1, 1, ""},
+		"-m 3m":                             {3, 1, ""},
+		"-m 1T":                             {1 << 20, 1, ""},
+		"-m size=2G,slots=2,maxmem=8G":      {2048, 1, ""},
+		"-m 1.5G":                           {fails: "-m 1.5G: not a size"},
+		"-m $memory":                        {fails: "-m $memory: not a size"},
+		"-m 9P":                             {fails: "-m 9P: not a size"},
+		"-m 9999999T":                       {fails: "is not between"},
+		"-smp 4,maxcpus=8":                  {1024, 4, ""},
+		"-smp cores=2,cpus=4":               {1024, 4, ""},
+		"-smp sockets=2,cores=3,threads=2":  {1024, 12, ""},
+		"-smp sockets=2,dies=2":             {1024, 4, ""},
+		"-smp maxcpus=8,sockets=2":          {1024, 8, ""},
+		"-smp $(nproc)":                     {fails: "is not between"},
+		"-smp cores=65536,threads=65536":    {fails: "more than 65536"},
+		"-smp 2,petals=5":                   {fails: "not a number of processors"},
+		"-device x -machine q35,mem=9 -M x": {1024, 1, ""},
+	} {
+		memoryMiB, cores, err := machine("mkdir -m 755 x\nexec qemu " + options + " $QEMU_OPTS\n")
+		if memoryMiB != want.memoryMiB || cores != want.cores || (err == nil) != (want.fails == "") || err != nil && !strings.Contains(err.Error(), want.fails) {
+			t.Errorf("%q: %d MiB, %d cores, %v; want %+v", options, memoryMiB, cores, err, want)
+		}
 	}
 }
 
