@@ -165,7 +165,7 @@ func (b *builder) run(ctx context.Context, q serve.Request, o mountns.Options) (
 	stdin, requests, answers, stdout, log, stderr := files[0], files[1], files[2], files[3], files[4], files[5]
 	signals := make(chan os.Signal, 2)
 	o.Stdin, o.Stdout, o.Stderr, o.Signals = stdin, stdout, stderr, signals
-	defer terminate(ctx, signals)()
+	defer terminate(ctx, func(sig os.Signal) { signals <- sig })()
 
 	type outcome struct {
 		result serve.Result
@@ -200,17 +200,16 @@ func (b *builder) run(ctx context.Context, q serve.Request, o mountns.Options) (
 // killAfter is for how long Nix may clean up after a build that was given up.
 const killAfter = 3 * time.Second
 
-// terminate asks a process to end when ctx ends, and has it killed if it does not;
-// it is the first of its namespace, so all others are killed with it. The caller says
-// when it has ended.
-func terminate(ctx context.Context, signals chan<- os.Signal) (ended func()) {
+// terminate asks a process to end when ctx ends, and has it killed if it does not. (The
+// first of a namespace takes all others with it.) The caller says when it has ended.
+func terminate(ctx context.Context, send func(os.Signal)) (ended func()) {
 	done := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
-		signals <- syscall.SIGTERM
+		send(syscall.SIGTERM)
 		select {
 		case <-done:
 		case <-time.After(killAfter):
-			signals <- syscall.SIGKILL
+			send(syscall.SIGKILL)
 		}
 	})
 	return func() {

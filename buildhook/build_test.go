@@ -16,7 +16,7 @@ func TestTerminate(t *testing.T) {
 			t.Parallel()
 			ctx, cancel := context.WithCancel(t.Context())
 			signals := make(chan os.Signal, 2)
-			ended := terminate(ctx, signals)
+			ended := terminate(ctx, func(sig os.Signal) { signals <- sig })
 			cancel()
 			got := []os.Signal{<-signals}
 			if name == "ends" {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -23,7 +24,8 @@ type delegate struct {
 	in      io.WriteCloser
 	out     *bufio.Reader
 	outFile *os.File
-	mute    bool // it has said that it will never take anything
+	drv     string // that it was asked about
+	mute    bool   // it has said that it will never take anything
 }
 
 // ask passes a question on and returns whether the derivation was taken; then the
@@ -49,7 +51,7 @@ func (h *hook) ask(ctx context.Context, try protocol.Try) (taken bool, err error
 		return false, nil
 	}
 	h.log.note(entry{Drv: try.Drv, Event: "delegated", Reason: "a remote builder takes it"})
-	return true, h.delegate.passOn(h)
+	return true, h.delegate.passOn(ctx, h)
 }
 
 // hasBuilders says whether there may be remote builders. The default is a file that
@@ -82,6 +84,9 @@ func (h *hook) startDelegate(ctx context.Context) (*delegate, error) {
 	}
 	defer theirs.Close()
 	cmd := exec.CommandContext(ctx, command[0], append(command[1:], strconv.Itoa(h.Verbosity))...)
+	// It dies with this process: the kernel looks at the thread that has started it.
+	runtime.LockOSThread()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	cmd.Stdout, cmd.Stderr = theirs, theirs
 	// Descriptor 3 is nothing.
 	null, err := os.Open(os.DevNull)
@@ -116,6 +121,7 @@ func (d *delegate) ask(replies io.Writer, try protocol.Try) (protocol.Reply, err
 	if d.mute {
 		return protocol.Decline, nil
 	}
+	d.drv = try.Drv
 	w := bufio.NewWriter(d.in)
 	err := try.Write(w)
 	if err == nil {
@@ -141,15 +147,32 @@ func (d *delegate) ask(replies io.Writer, try protocol.Try) (protocol.Reply, err
 	return protocol.Decline, err
 }
 
-// passOn connects Nix with its own hook until that ends, and ends as it does.
-func (d *delegate) passOn(h *hook) error {
+// passOn connects Nix with its own hook until that ends, and ends as it does. If Nix
+// ends first, so does its hook.
+func (d *delegate) passOn(ctx context.Context, h *hook) error {
+	ctx, stop, err := h.whileNixLives(ctx)
+	if err != nil {
+		return errors.Join(err, d.close())
+	}
+	defer stop()
+	defer terminate(ctx, func(sig os.Signal) { _ = d.cmd.Process.Signal(sig) })() // it may have ended
+	// What it has started may keep its output open.
+	defer context.AfterFunc(ctx, func() { _ = d.outFile.Close() })()
 	fed := make(chan error, 1)
 	go func() {
 		_, err := io.Copy(d.in, h.in.Rest())
 		fed <- errors.Join(err, d.in.Close())
 	}()
+	err = h.closeLogEnd()
 	_, outErr := io.Copy(h.Replies, d.out)
-	err := d.cmd.Wait()
+	if outErr != nil {
+		_ = d.outFile.Close() // it does not wait for a reader then
+	}
+	err = errors.Join(err, d.cmd.Wait())
+	if cause := context.Cause(ctx); cause != nil {
+		h.log.note(entry{Drv: d.drv, Event: "failed", Reason: cause.Error()})
+		return &buildError{cause, exitOther}
+	}
 	if e := new(exec.ExitError); errors.As(err, &e) {
 		return &buildError{err, max(e.ExitCode(), 1)}
 	}

@@ -121,11 +121,7 @@ func Run(ctx context.Context, o Options, streams IO) error {
 		}
 		d := h.decide(ctx, try)
 		if d.mine {
-			err := h.delegate.close()
-			if h.LogEnd != nil { // that was the last to need it
-				err = errors.Join(err, h.LogEnd.Close())
-			}
-			return errors.Join(err, h.take(ctx, d))
+			return errors.Join(h.delegate.close(), h.closeLogEnd(), h.take(ctx, d))
 		}
 		h.log.note(entry{Drv: try.Drv, Event: "declined", Reason: d.reason})
 		if d.test && !told[try.Drv] { // Nix asks again while it has no room itself
@@ -193,6 +189,14 @@ func (h *hook) take(ctx context.Context, d decision) error {
 	}
 	h.log.note(entry{Drv: d.try.Drv, Event: "built"})
 	return nil
+}
+
+// closeLogEnd is for when nobody but Nix needs to read the log any more.
+func (h *hook) closeLogEnd() error {
+	if h.LogEnd == nil {
+		return nil
+	}
+	return h.LogEnd.Close()
 }
 
 // errNixEnded is why a build ends that nobody waits for any more.

@@ -103,40 +103,50 @@ func (n *hookNix) wrapHook() {
 	n.write("hook.sh", strings.Replace(string(text), "exec ", "", 1)+"exit $?\n", 0o755)
 }
 
-// TestHookTalkative kills a Nix that has not read all that a test says.
+// TestHookTalkative kills a Nix that has not read all that a test says, which is built
+// by the hook, or by Nix's own hook.
 func TestHookTalkative(t *testing.T) {
 	eachHookNix(t, func(t *testing.T, n *hookNix) {
 		n.wrapHook()
-		salt := strconv.Itoa(os.Getpid())
-		cmd := n.buildCommand("talkative", "--no-build-output", "--argstr", "salt", salt)
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		commandLine := "yes 3611." + salt
-		for deadline := time.Now().Add(time.Minute); exec.CommandContext(t.Context(), "pgrep", "-fx", commandLine).Run() != nil; time.Sleep(20 * time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatal("the test does not run: ", n.decisions())
-			}
-		}
-		builders := n.builders(cmd.Process.Pid)
-		for _, pid := range builders {
-			if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
-				t.Fatal(err)
-			}
-		}
-		time.Sleep(300 * time.Millisecond) // all pipes are full
-		for _, pid := range builders {
-			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if err := cmd.Wait(); err == nil {
-			t.Error("nix-build succeeds")
-		}
-		wantNoProcess(t, commandLine)
+		n.killReader("talkative")
+		remote := filepath.Join(n.dir(), "remote")
+		n.killReader("talkativeElsewhere", "--option", "builders", remote+" x86_64-linux - 1 1 elsewhere")
 		n.mustBuild("passing")
 		n.checkClean()
 	})
+}
+
+// killReader kills a Nix while it builds an attribute that says more than it reads.
+func (n *hookNix) killReader(attribute string, args ...string) {
+	n.t.Helper()
+	salt := strconv.Itoa(os.Getpid())
+	cmd := n.buildCommand(attribute, append(args, "--no-build-output", "--argstr", "salt", salt)...)
+	if err := cmd.Start(); err != nil {
+		n.t.Fatal(err)
+	}
+	commandLine := "yes 3611." + salt
+	for deadline := time.Now().Add(time.Minute); exec.CommandContext(n.t.Context(), "pgrep", "-fx", commandLine).Run() != nil; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			n.t.Fatal("the test does not run: ", n.decisions())
+		}
+	}
+	builders := n.builders(cmd.Process.Pid)
+	for _, pid := range builders {
+		if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+			n.t.Fatal(err)
+		}
+	}
+	time.Sleep(300 * time.Millisecond) // all pipes are full
+	for _, pid := range builders {
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			n.t.Fatal(err)
+		}
+	}
+	if err := cmd.Wait(); err == nil {
+		n.t.Error("nix-build succeeds")
+	}
+	wantNoProcess(n.t, commandLine)
+	n.checkNothingRuns()
 }
 
 // builders are the processes of Nix that have started hooks for the one with number

@@ -122,6 +122,9 @@ rec {
   '' { };
   # Says more than Nix reads once it has stopped.
   talkative = test "talkative" "exec yes ${marker}" { };
+  talkativeElsewhere = test "talkative-elsewhere" "exec yes ${marker}" {
+    requiredSystemFeatures = [ "elsewhere" ];
+  };
   # By which its processes are known.
   marker = "3611.${salt}";
 
