@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"vm-prebuild/buildhook/admission"
 	"vm-prebuild/buildhook/demand"
 	"vm-prebuild/buildhook/derivation"
@@ -140,7 +142,7 @@ func (h *hook) examine(d *decision) error {
 }
 
 func readDerivation(file string) (*derivation.Derivation, error) {
-	f, err := os.Open(file)
+	f, err := os.OpenFile(file, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("read derivation: %w", err)
 	}

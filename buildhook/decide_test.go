@@ -60,12 +60,23 @@ func TestDecide(t *testing.T) {
 	}
 	drv := func(text string) string {
 		path := "/nix/store/" + hash + "-vm-test.drv"
-		if err := os.WriteFile(filepath.Join(root, path), []byte(text), 0o644); err != nil {
+		file := filepath.Join(root, path)
+		err := os.RemoveAll(file)
+		if target, link := strings.CutPrefix(text, "-> "); err == nil && link {
+			err = os.Symlink(target, file)
+		} else if err == nil {
+			err = os.WriteFile(file, []byte(text), 0o644)
+		}
+		if err != nil {
 			t.Fatal(err)
 		}
 		return path
 	}
 	plain := `Derive([("out","/nix/store/` + hash + `-vm-test","","")],[],[],"x86_64-linux","/bin/sh",[],[("name","vm-test")])`
+	elsewhere := filepath.Join(root, "elsewhere")
+	if err := os.WriteFile(elsewhere, []byte(plain), 0o644); err != nil {
+		t.Fatal(err)
+	}
 	settings := func(changes ...string) protocol.Settings {
 		s := protocol.Settings{"store": root, "system": "x86_64-linux", "sandbox": "true", "system-features": "benchmark"}
 		for i := 0; i < len(changes); i += 2 {
@@ -94,6 +105,7 @@ func TestDecide(t *testing.T) {
 		"no output path":              {features: "nixos-test", text: strings.Replace(plain, "/nix/store/"+hash+"-vm-test", "", 1), want: "output out: "},
 		"an output elsewhere":         {features: "nixos-test", text: strings.Replace(plain, "/nix/store/"+hash+"-vm-test", "/etc/passwd", 1), want: "output out: "},
 		"no derivation":               {features: "nixos-test", text: "x", want: "not a derivation"},
+		"a link":                      {features: "nixos-test", text: "-> " + elsewhere, want: "symbolic links"},
 		"a remote store":              {features: "nixos-test", settings: settings("store", "ssh://x"), want: `Nix's setting store is "ssh://x"`},
 		"no sandbox, and possible":    {features: "benchmark nixos-test", settings: settings("sandbox", "false", "system-features", "benchmark nixos-test"), want: "without a sandbox"},
 		"no sandbox, but impossible":  {features: "nixos-test", settings: settings("sandbox", "false"), mine: true},
