@@ -234,7 +234,11 @@ func TestSandboxPaths(t *testing.T) {
 }
 
 func TestClamp(t *testing.T) {
-	alone, strict := limitOf(Budget{MemoryMiB: 1000}), limitOf(Budget{MemoryMiB: 1000, Cores: 2})
+	alone, err := limitOf(Budget{MemoryMiB: 1000}, "/")
+	strict, strictErr := limitOf(Budget{MemoryMiB: 1000, Cores: 2}, "/")
+	if err != nil || strictErr != nil {
+		t.Fatal(err, strictErr)
+	}
 	d := admission.Demand{Machines: 3, MemoryMiB: 900, Cores: 1 << 10}
 	if got, err := alone.clamp(d); err != nil || got.Cores != alone.budget.Cores {
 		t.Errorf("%+v, %v: a test with many cores does not run alone", got, err)

@@ -105,8 +105,11 @@ func Run(ctx context.Context, o Options, streams IO) error {
 	if err != nil {
 		return err
 	}
-	h := &hook{Options: o, IO: streams, in: in, settings: settings, log: openLog(o.Dir), limit: limitOf(o.Budget)}
+	h := &hook{Options: o, IO: streams, in: in, settings: settings, log: openLog(o.Dir)}
 	defer h.log.close()
+	if h.Unusable == nil {
+		h.limit, h.Unusable = limitOf(o.Budget, "/")
+	}
 	if h.Unusable != nil {
 		h.say(protocol.LevelWarn, "nothing is built here: %v", h.Unusable)
 	}

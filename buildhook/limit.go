@@ -1,9 +1,11 @@
 package buildhook
 
 import (
-	"bufio"
 	"fmt"
+	"math"
 	"os"
+	"path"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -19,18 +21,24 @@ type limit struct {
 	alone bool
 }
 
-// defaultShare is the part of the machine's memory that tests may have, in percent.
+// defaultShare is the part of the memory there is that tests may have, in percent.
 const defaultShare = 80
 
-func limitOf(b Budget) limit {
+// limitOf is the limit by what the machine below the directory root, / but in tests,
+// has for this process.
+func limitOf(b Budget, root string) (limit, error) {
 	l := limit{budget: admission.Budget{MemoryMiB: b.MemoryMiB, Cores: b.Cores}}
 	if b.MemoryMiB == 0 {
-		l.budget.MemoryMiB = memTotalMiB() * defaultShare / 100
+		memory, err := memoryMiB(root)
+		if err != nil {
+			return l, fmt.Errorf("find out how much memory tests may have: %w\nhint: --memory sets that", err)
+		}
+		l.budget.MemoryMiB = memory * defaultShare / 100
 	}
 	if b.Cores == 0 {
-		l.budget.Cores, l.alone = runtime.NumCPU(), true
+		l.budget.Cores, l.alone = min(runtime.NumCPU(), cgroupCores(root)), true
 	}
-	return l
+	return l, nil
 }
 
 // clamp is what a test has to wait for, or an error if it never fits.
@@ -49,21 +57,69 @@ func (l limit) clamp(d admission.Demand) (admission.Demand, error) {
 	return d, nil
 }
 
-// memTotalMiB is the memory of this machine; 0 if the kernel does not say.
-func memTotalMiB() int {
-	f, err := os.Open("/proc/meminfo")
+// memoryMiB is the memory of this machine, or what its control groups leave to this
+// process if that is less.
+func memoryMiB(root string) (int, error) {
+	file := filepath.Join(root, "proc/meminfo")
+	text, err := os.ReadFile(file)
 	if err != nil {
-		return 0
+		return 0, err
 	}
-	defer f.Close()
-	lines := bufio.NewScanner(f)
-	for lines.Scan() {
-		if rest, ok := strings.CutPrefix(lines.Text(), "MemTotal:"); ok {
-			kiB, err := strconv.Atoi(strings.TrimSpace(strings.TrimSuffix(rest, "kB")))
-			if err == nil {
-				return kiB / 1024
+	total := 0
+	for line := range strings.Lines(string(text)) {
+		if rest, ok := strings.CutPrefix(line, "MemTotal:"); ok {
+			kiB, err := strconv.Atoi(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(rest), "kB")))
+			if err != nil {
+				return 0, fmt.Errorf("%s: %w", file, err)
+			}
+			total = kiB / 1024
+		}
+	}
+	for _, value := range cgroupValues(root, "memory.max") {
+		if bytes, err := strconv.ParseInt(value, 10, 64); err == nil { // it can be "max"
+			total = min(total, int(bytes>>20))
+		}
+	}
+	if total*defaultShare/100 == 0 {
+		return 0, fmt.Errorf("by %s and memory.max of this control group and its parents, there are %d MiB", file, total)
+	}
+	return total, nil
+}
+
+// cgroupCores is how many processors control groups leave to this process.
+func cgroupCores(root string) int {
+	cores := math.MaxInt
+	for _, value := range cgroupValues(root, "cpu.max") {
+		quota, period, _ := strings.Cut(value, " ")
+		q, err := strconv.Atoi(quota) // it can be "max"
+		p, periodErr := strconv.Atoi(period)
+		if err == nil && periodErr == nil && p > 0 {
+			cores = min(cores, max((q+p-1)/p, 1))
+		}
+	}
+	return cores
+}
+
+// cgroupValues are the contents of a file of the control group (version 2) of this
+// process, and of all its parents. Where there is none, there is no limit.
+func cgroupValues(root, name string) (values []string) {
+	text, err := os.ReadFile(filepath.Join(root, "proc/self/cgroup"))
+	if err != nil {
+		return nil
+	}
+	for line := range strings.Lines(string(text)) {
+		group, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "0::/")
+		if !ok {
+			continue
+		}
+		for dir := path.Clean("/" + group); ; dir = path.Dir(dir) {
+			if value, err := os.ReadFile(filepath.Join(root, "sys/fs/cgroup", dir, name)); err == nil {
+				values = append(values, strings.TrimSpace(string(value)))
+			}
+			if dir == "/" {
+				break
 			}
 		}
 	}
-	return 0
+	return values
 }

@@ -16,7 +16,11 @@ type Status struct {
 
 // ReadStatus reads what the hooks with the directory dir do.
 func ReadStatus(dir string, b Budget) (Status, error) {
-	s := Status{Dir: dir, Budget: limitOf(b).budget, Running: []admission.Ticket{}, Waiting: []admission.Ticket{}}
+	l, err := limitOf(b, "/")
+	if err != nil {
+		return Status{}, err
+	}
+	s := Status{Dir: dir, Budget: l.budget, Running: []admission.Ticket{}, Waiting: []admission.Ticket{}}
 	tickets, err := admission.List(queueDir(dir))
 	if err != nil {
 		return s, err
