@@ -185,37 +185,53 @@ func (n *hookNix) hooks() (pids []int) {
 	return pids
 }
 
-// startUntilHook starts a build, and waits until it has a hook.
-func (n *hookNix) startUntilHook(args ...string) *exec.Cmd {
+// accepted waits until the hook has accepted a derivation that is not the one before.
+func (n *hookNix) accepted(before string) {
 	n.t.Helper()
-	cmd := n.buildCommand("passing", args...)
-	if err := cmd.Start(); err != nil {
-		n.t.Fatal(err)
-	}
-	for deadline := time.Now().Add(time.Minute); len(n.hooks()) == 0; {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(2 * time.Millisecond) {
+		if added, ok := strings.CutPrefix(n.decisions(), before); ok && strings.Contains(added, `"event":"accepted"`) {
+			return
+		}
 		if time.Now().After(deadline) {
-			n.t.Fatal("it has no hook")
+			n.t.Fatal("no build is accepted: ", n.decisions())
 		}
 	}
-	return cmd
 }
 
-// TestHookKilled kills the hook at random moments. Nothing of the build is left, no
-// path is half there, and the next build succeeds.
+// took is the time from accepting the last build to its end.
+func (n *hookNix) took() (d time.Duration) {
+	n.t.Helper()
+	var accepted time.Time
+	for _, e := range n.logEntries() {
+		switch e.Event {
+		case "accepted":
+			accepted = e.Time
+		case "built":
+			d = e.Time.Sub(accepted)
+		}
+	}
+	return d
+}
+
+// TestHookKilled kills the hook at random moments of a build. Nothing of the build is
+// left, no path is half there, and the next build succeeds.
 func TestHookKilled(t *testing.T) {
 	eachHookNix(t, func(t *testing.T, n *hookNix) {
 		n.mustBuild("ordinary fixed")
-		cmd, start := n.startUntilHook(), time.Now()
-		if err := cmd.Wait(); err != nil {
-			t.Fatal(err)
-		}
-		life := time.Since(start)
-		kills, missed, done := times(5, 100), 0, 0
+		n.mustBuild("passing")
+		whole := n.took()
+		kills, over, late := times(5, 100), 0, 0
 		for i := range kills {
 			salt := "kill" + strconv.Itoa(i)
 			n.mustBuild("ordinary fixed", "--argstr", "salt", salt)
-			after := time.Duration(rand.Float64() * float64(life))
-			cmd := n.startUntilHook("--argstr", "salt", salt)
+			before := n.decisions()
+			// One in each part of the build.
+			after := time.Duration((float64(i) + rand.Float64()) / float64(kills) * float64(whole))
+			cmd := n.buildCommand("passing", "--argstr", "salt", salt)
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			n.accepted(before)
 			time.Sleep(after)
 			killed := false
 			for _, pid := range n.hooks() {
@@ -224,9 +240,9 @@ func TestHookKilled(t *testing.T) {
 			err := cmd.Wait()
 			switch {
 			case !killed:
-				missed++
+				over++
 			case err == nil:
-				done++
+				late++
 			}
 			n.checkNothingRuns()
 			verifyStore(t, n.root)
@@ -240,6 +256,9 @@ func TestHookKilled(t *testing.T) {
 		// If the last one was killed when all was done, its files are still there.
 		n.mustBuild("passing", "--argstr", "salt", "last")
 		n.checkClean()
-		t.Logf("a hook lives for %v; of %d, %d had ended before they were killed, and %d had done all", life, kills, missed, done)
+		t.Logf("a build takes %v; of %d hooks, %d were no more, and %d had done all", whole, kills, over, late)
+		if hit := kills - over - late; hit*5 < kills*2 {
+			t.Errorf("only %d of %d hooks were killed while they built", hit, kills)
+		}
 	})
 }

@@ -70,7 +70,7 @@ func TestHookChangesNothingElse(t *testing.T) {
 		n.mustFail("fixedTest", []string{"its output has a fixed hash", "is required to build"})
 		n.mustFail("otherFeature", []string{"it needs the feature elsewhere, too", "is required to build"})
 		n.mustBuild("start", "--max-jobs", "0")
-		n.mustFail("ordinary", []string{""}, "--max-jobs", "0", "--argstr", "salt", "new")
+		n.mustFail("ordinary", []string{"nable to start any build;", "either increase '--max-jobs' or enable remote builds"}, "--max-jobs", "0", "--argstr", "salt", "new")
 		n.checkClean()
 	})
 }
