@@ -70,7 +70,7 @@ in
       type = types.nullOr types.str;
       default = null;
       example = "24G";
-      description = "Memory that the machines of all tests may have together. Without it, four fifths of this machine's.";
+      description = "Memory that the machines of all tests may have together. Without it, four fifths of what this machine has, or the daemon's control group.";
     };
     cores = mkOption {
       type = types.nullOr types.ints.positive;

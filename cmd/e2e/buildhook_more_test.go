@@ -128,6 +128,25 @@ func TestHookUnusable(t *testing.T) {
 	})
 }
 
+// TestHookStoreElsewhere: a store in another directory is not ours to build for.
+func TestHookStoreElsewhere(t *testing.T) {
+	n := oneHookNix(t)
+	build := func(attribute string) (string, error) {
+		cmd := n.buildCommand(attribute)
+		cmd.Env = append(cmd.Env, "NIX_REMOTE=local", "NIX_STORE_DIR="+filepath.Join(n.dir(), "store"), "NIX_STATE_DIR="+filepath.Join(n.dir(), "state"), "NIX_LOG_DIR="+filepath.Join(n.dir(), "log"))
+		out, err := cmd.CombinedOutput()
+		return string(out), err
+	}
+	if out, err := build("ordinary"); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+	out, err := build("passing")
+	if err == nil {
+		t.Error("a test is built")
+	}
+	wantTexts(t, out, "is required to build")
+}
+
 // TestHookSigns: what is built is signed with Nix's keys, as what Nix builds is.
 func TestHookSigns(t *testing.T) {
 	eachHookNix(t, func(t *testing.T, n *hookNix) {

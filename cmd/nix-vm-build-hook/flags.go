@@ -13,8 +13,8 @@ import (
 // shared are the flags of all commands: status has to judge as the hook does.
 type shared struct {
 	Store  string `env:"VM_PREBUILD_HOOK_STORE" placeholder:"DIR" help:"Directory of the hook: stores to build in, the queue of tests, the log. Default: /var/lib/vm-prebuild/store for root, else ~/.local/state/vm-prebuild/store."`
-	Memory string `env:"VM_PREBUILD_HOOK_MEMORY" placeholder:"SIZE" help:"Memory that the machines of all tests may have together: MiB, or with M or G. Default: four fifths of this machine's."`
-	Cores  int    `env:"VM_PREBUILD_HOOK_CORES" placeholder:"N" help:"Virtual cores that they may have together. Default: as many as the processor has; then a test with more runs alone."`
+	Memory string `env:"VM_PREBUILD_HOOK_MEMORY" placeholder:"SIZE" help:"Memory that the machines of all tests may have together: MiB, or with M or G. Default: four fifths of what this machine has, or its control group."`
+	Cores  int    `env:"VM_PREBUILD_HOOK_CORES" placeholder:"N" help:"Virtual cores that they may have together. Default: as many as the processor has, or the control group; then a test with more runs alone."`
 }
 
 // dir is the hook's directory.
