@@ -6,6 +6,7 @@ let
   showLoc = builtins.concatStringsSep ".";
   defaultPriority = 100;
   optionDefaultPriority = 1500;
+  defaultOrder = 1000;
 
   isOption = x: (x._type or null) == "option";
 
@@ -94,6 +95,7 @@ let
         builtins.concatMap lib.dischargeProperties defs
         ++ lib.optional (opt ? default) {
           priority = optionDefaultPriority;
+          order = defaultOrder;
           value = opt.default;
         };
       type = opt.type or lib.types.raw;
@@ -159,6 +161,12 @@ in
   mkForce = lib.mkOverride 50;
   mkDefault = lib.mkOverride 1000;
   mkOptionDefault = lib.mkOverride optionDefaultPriority;
+  mkOrder = priority: content: {
+    _type = "order";
+    inherit priority content;
+  };
+  mkBefore = lib.mkOrder 500;
+  mkAfter = lib.mkOrder 1500;
 
   # Moves mkIf, mkMerge and mkOverride from an attribute set to its members,
   # so that the names are known without evaluating any condition.
@@ -173,7 +181,7 @@ in
     else
       [ cfg ];
 
-  # The { priority, value } pairs that a definition stands for.
+  # The { priority, order, value } sets that a definition stands for.
   dischargeProperties =
     def:
     if (def._type or null) == "if" then
@@ -182,9 +190,12 @@ in
       builtins.concatMap lib.dischargeProperties def.contents
     else if (def._type or null) == "override" then
       map (d: d // { inherit (def) priority; }) (lib.dischargeProperties def.content)
+    else if (def._type or null) == "order" then
+      map (d: d // { order = def.priority; }) (lib.dischargeProperties def.content)
     else
       [
         {
+          order = defaultOrder;
           priority = defaultPriority;
           value = def;
         }
@@ -197,8 +208,9 @@ in
     loc: type: defs:
     let
       best = lib.highestPriority defs;
+      kept = builtins.filter (d: d.priority == best) defs;
     in
-    lib.evalDefinitions loc type (map (d: d.value) (builtins.filter (d: d.priority == best) defs));
+    lib.evalDefinitions loc type (map (d: d.value) (builtins.sort (a: b: a.order < b.order) kept));
 
   evalDefinitions =
     loc: type: values:
