@@ -131,7 +131,7 @@ func copyDir(t *testing.T, from, to string, modes bool) {
 // github is a workflow of GitHub Actions, as far as ours goes.
 type github struct {
 	Jobs map[string]struct {
-		Needs    string
+		Needs    any // one or several
 		Outputs  map[string]string
 		Strategy struct{ Matrix string }
 		Steps    []struct {
