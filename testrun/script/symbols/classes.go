@@ -75,7 +75,7 @@ func Classes() []Class {
 					Doc: "Delays the frames, each by up to `jitter` more: those to a machine and from it, or all."},
 				{Name: "partition", Since: Ours, Async: true, Params: []Param{variadic("groups", Machines)}, Result: None,
 					Doc: "Lets only machines of the same group reach each other: `vlan1.partition([a, b], [c])`."},
-				{Name: "heal", Since: Ours, Async: true, Result: None, Doc: "Undoes all of this."},
+				{Name: "heal", Since: Ours, Async: true, Result: None, Doc: "Undoes all of this. A guest that asked in vain for the address of another (ARP) may still drop a packet: use `wait_until_succeeds`."},
 				{Name: "stats", Since: Ours, Async: true, Result: Traffic,
 					Doc: "Returns for each machine what it has sent and got: machine, from_frames, from_bytes, to_frames, to_bytes, dropped."},
 			},
