@@ -272,6 +272,10 @@ func (d *driver) syncDisks(ctx context.Context) error {
 			return nil
 		}
 		_, err := g.Execute(ctx, "sync", time.Minute, true)
+		if err != nil && ctx.Err() == nil && !m.Running() {
+			// The script's last command may be one that makes the guest power off.
+			return nil
+		}
 		return err
 	})
 }
