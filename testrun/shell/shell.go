@@ -1,8 +1,9 @@
 // Package shell speaks the backdoor protocol of NixOS test guests: a root bash
 // that reads commands from one end of a virtio console. [New] wraps the
-// connections, [Conn.Connect] waits for the guest's shell, [Conn.Run] runs one
-// command, [Conn.Repeat] runs one until it succeeds, [Conn.Receive] and
-// [Conn.Feed] run one that gives or takes any number of bytes.
+// connections, [Conn.Connect] waits for the guest's shell, [Conn.Resume] takes up
+// that of a restored guest, [Conn.Run] runs one command, [Conn.Repeat] runs one
+// until it succeeds, [Conn.Receive] and [Conn.Feed] run one that gives or takes
+// any number of bytes.
 //
 // The guest's side is backdoor.service of nixpkgs'
 // nixos/modules/testing/test-instrumentation.nix: it prints a greeting and
@@ -16,7 +17,9 @@ package shell
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	_ "embed"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -190,11 +193,34 @@ func (c *Conn) Connect(ctx context.Context, say func(line string)) error {
 
 // teach sends guest.sh to a shell that has greeted.
 func (c *Conn) teach(ctx context.Context) error {
+	return c.hello(ctx, fmt.Sprintf("_vmt_key=%s _vmt_err=%s _vmt_tee=%s _vmt_name=%s\n%s",
+		c.key, c.device.stderr, c.device.output, c.device.data, program()))
+}
+
+// Resume takes the place of Connect with a guest that was saved when its shell
+// waited for a command, and has been restored: that shell neither greets nor has
+// to be taught. The host's end must have had the same [Options] then, and the
+// same [Version].
+func (c *Conn) Resume(ctx context.Context) error {
+	if err := c.acquire(ctx); err != nil {
+		return err
+	}
+	defer c.release()
+	return c.hello(ctx, "_vmt_hello "+c.key+"\n")
+}
+
+// Version tells what a guest's shell has been taught apart from what other
+// versions of this package teach.
+func Version() string {
+	sum := sha256.Sum256([]byte(program()))
+	return hex.EncodeToString(sum[:8])
+}
+
+// hello sends what makes the guest say that it is ready, and waits for that.
+func (c *Conn) hello(ctx context.Context, text string) error {
 	c.greeted = false
 	c.seen, c.begun = c.sent, false // a new shell owes nothing
-	err := c.send(ctx, fmt.Sprintf("_vmt_key=%s _vmt_err=%s _vmt_tee=%s _vmt_name=%s\n%s",
-		c.key, c.device.stderr, c.device.output, c.device.data, program()))
-	if err != nil {
+	if err := c.send(ctx, text); err != nil {
 		return err
 	}
 	// What an earlier shell has left in the data port comes before the mark.

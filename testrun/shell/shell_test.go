@@ -94,6 +94,42 @@ func TestConnectPassesOnWhatComesBeforeTheGreeting(t *testing.T) {
 	}
 }
 
+// kept is a connection that stays open when the host's end of it closes: that of a
+// guest goes on to another host's end when the guest has been restored.
+type kept struct{ net.Conn }
+
+func (k kept) Close() error { return k.SetReadDeadline(time.Unix(1, 0)) }
+
+// A shell that another connection has taught answers a new one that says no more
+// than hello.
+func TestResume(t *testing.T) {
+	var conn net.Conn
+	g := newGuest(t, "", shell.Options{}, func(c net.Conn) net.Conn { conn = c; return kept{c} })
+	if err := g.Connect(t.Context(), func(string) {}); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := g.run(t.Context(), "seq 100000", time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	g.Close()
+	if err := conn.SetReadDeadline(time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	resumed := shell.New(conn, shell.Options{})
+	t.Cleanup(func() { resumed.Close() })
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := resumed.Resume(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		r, err := resumed.Run(ctx, "seq 3; exit 3", time.Second)
+		if err != nil || r.Status != 3 || string(r.Stdout) != "1\n2\n3\n" {
+			t.Errorf("%d %q %v", r.Status, r.Stdout, err)
+		}
+	}
+}
+
 func TestRun(t *testing.T) {
 	g := connected(t)
 	tests := []struct {
