@@ -88,7 +88,8 @@ func (d *driver) startAll(ctx context.Context, env script.Environment) error {
 		var mu sync.Mutex
 		failed := map[string]error{}
 		_ = d.eachConfigured(func(m machine.Machine) error {
-			err := m.Start(ctx, d.guest(m, env).Boot)
+			g := d.guest(m, env)
+			err := g.Start(ctx, g.Boot)
 			if err != nil {
 				mu.Lock()
 				defer mu.Unlock()

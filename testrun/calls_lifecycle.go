@@ -18,7 +18,7 @@ var lifeCycleCalls = map[string]machineCall{
 		}
 		o := g.Boot
 		o.AllowReboot = a.AllowReboot
-		return none, g.Machine.Start(ctx, o)
+		return none, g.Start(ctx, o)
 	},
 	"connect": func(ctx context.Context, g *machine.Guest, _ script.Request) (any, error) {
 		_, err := g.Shell(ctx)

@@ -22,6 +22,7 @@ type Guest struct {
 	Machine Machine
 	Bus     *event.Bus
 	Boot    StartOptions // how to start the machine when an operation needs it
+	Starter Starter      // what starts it; nil for the machine itself
 
 	// Attempt limits each attempt of a wait; 0 means that only the wait's own
 	// time-out does.
@@ -44,7 +45,7 @@ func (g *Guest) nested(text string, f func() error) error {
 
 // Shell boots the machine if need be and waits until its shell answers.
 func (g *Guest) Shell(ctx context.Context) (Shell, error) {
-	if err := g.Machine.Start(ctx, g.Boot); err != nil {
+	if err := g.Start(ctx, g.Boot); err != nil {
 		return nil, err
 	}
 	return g.Machine.Shell(ctx)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -24,7 +25,7 @@ var errPanicked = errors.New("the guest's kernel panicked")
 func (p *process) heed(e qmp.Event) {
 	switch e.Event {
 	case "GUEST_PANICKED":
-		if p.allowReboot {
+		if p.started.AllowReboot {
 			p.cfg.Bus.Log(event.Warning, p.cfg.Name, "the guest's kernel panicked; it may reboot")
 			return
 		}
@@ -144,6 +145,9 @@ func (p *process) exitText(err error) string {
 	}
 	if hint != "" {
 		text += "\nhint: " + hint
+	}
+	if status, ok := exitStatus(err); ok && status.Signal() == syscall.SIGBUS && p.run.state.RAM != "" {
+		text += fmt.Sprintf("\nhint: the guest's memory is the file %s: no space was left in %s, or the file was cut short", p.run.state.RAM, filepath.Dir(p.run.state.RAM))
 	}
 	if status, ok := exitStatus(err); ok && status.Signal() == syscall.SIGKILL && oomKills() > p.oomKills {
 		text += "\nhint: this host's kernel has killed processes for want of memory meanwhile; give the machines less, or run fewer at once"

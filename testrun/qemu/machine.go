@@ -42,6 +42,8 @@ type Machine struct {
 	starting chan struct{} // holds one token: who may start or connect
 
 	mu      sync.Mutex
+	used    bool          // has started, or been restored, for the test
+	disk    string        // what later runs have as NIX_DISK_IMAGE; "" for what they have anyway
 	process *process      // nil before the first start and after an expected end
 	past    []string      // console of ended processes
 	moved   *machine.Dirs // since SetDirs
@@ -75,10 +77,26 @@ func (m *Machine) Start(ctx context.Context, o machine.StartOptions) error {
 	if p := m.current(); p != nil {
 		return p.death()
 	}
-	return m.cfg.Bus.Nested(m.cfg.Name, "starting vm", func() error {
-		cfg := m.cfg
-		cfg.Dirs = m.Dirs()
-		p, err := start(ctx, cfg, o)
+	var r run
+	if !hasVariable(environment(o), "NIX_DISK_IMAGE") {
+		m.mu.Lock()
+		r.state.Disk = m.disk
+		m.mu.Unlock()
+	}
+	err := m.start(ctx, o, "starting vm", r)
+	if err == nil {
+		m.mu.Lock()
+		m.used = true
+		m.mu.Unlock()
+	}
+	return err
+}
+
+// start makes a run of QEMU that of the machine. Whoever calls it holds the token
+// of starting, and there is no such run yet.
+func (m *Machine) start(ctx context.Context, o machine.StartOptions, title string, r run) error {
+	return m.cfg.Bus.Nested(m.cfg.Name, title, func() error {
+		p, err := m.execute(ctx, o, r)
 		if err != nil {
 			return err
 		}
@@ -88,6 +106,13 @@ func (m *Machine) Start(ctx context.Context, o machine.StartOptions) error {
 		m.cfg.Bus.Say(m.cfg.Name, fmt.Sprintf("QEMU running (pid %d)", p.pid()))
 		return nil
 	})
+}
+
+// execute starts QEMU.
+func (m *Machine) execute(ctx context.Context, o machine.StartOptions, r run) (*process, error) {
+	cfg := m.cfg
+	cfg.Dirs = m.Dirs()
+	return start(ctx, cfg, o, r)
 }
 
 // current is the process that runs or has ended unexpectedly; nil otherwise.

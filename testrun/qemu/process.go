@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -40,13 +41,15 @@ type process struct {
 	ended   bool // watch has been here: it is too late to adopt anything
 
 	connected atomic.Bool // the shell has answered since the last boot
+	greeted   atomic.Bool // the shell has answered since the start
 
-	allowReboot bool
-	asked       atomic.Bool  // to end, or its end is awaited
-	qemuPID     atomic.Int64 // of QEMU itself, which the start script need not have become
-	diskError   atomic.Pointer[string]
-	shutdown    atomic.Pointer[string] // reason of QEMU's event SHUTDOWN
-	oomKills    int64                  // of this host, before the start
+	started   machine.StartOptions
+	run       run
+	asked     atomic.Bool  // to end, or its end is awaited
+	qemuPID   atomic.Int64 // of QEMU itself, which the start script need not have become
+	diskError atomic.Pointer[string]
+	shutdown  atomic.Pointer[string] // reason of QEMU's event SHUTDOWN
+	oomKills  int64                  // of this host, before the start
 
 	// ctx ends with the process; its cause says how it ended.
 	ctx    context.Context
@@ -56,8 +59,19 @@ type process struct {
 	exited chan struct{} // closed after ctx has ended and everything is closed
 }
 
+// run is how a run of QEMU differs from that of a machine that boots.
+type run struct {
+	state   startcommand.State
+	files   machine.StateFiles // of the state that is to be written or read
+	resumed bool               // the guest's shell has been taught before it was saved
+	console []string           // what the guest wrote before it was saved
+
+	// ready is called once QMP answers, and its error ends the run; may be nil.
+	ready func(context.Context, *process) error
+}
+
 // start executes the start script and returns once QEMU runs the guest.
-func start(ctx context.Context, cfg Config, o machine.StartOptions) (*process, error) {
+func start(ctx context.Context, cfg Config, o machine.StartOptions, r run) (*process, error) {
 	fail := func(err error) (*process, error) {
 		return nil, machine.Errorf(cfg.Name, "starting: %w", err)
 	}
@@ -79,13 +93,10 @@ func start(ctx context.Context, cfg Config, o machine.StartOptions) (*process, e
 			return fail(err)
 		}
 	}
-	env := o.Env
-	if env == nil {
-		env = os.Environ()
-	}
-	p := &process{cfg: cfg, allowReboot: o.AllowReboot, oomKills: oomKills(), heard: make(chan struct{}), exited: make(chan struct{}), console: newConsole(), events: newEventLog()}
+	p := &process{cfg: cfg, started: o, run: r, oomKills: oomKills(), heard: make(chan struct{}), exited: make(chan struct{}), console: newConsole(), events: newEventLog()}
+	p.console.text = slices.Clone(r.console)
 	p.ctx, p.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
-	p.cmd, err = cfg.Command.Build(env, startcommand.Options{
+	p.cmd, err = cfg.Command.Build(environment(o), startcommand.Options{
 		QMPSocket:    sockets.path("qmp"),
 		ShellSocket:  sockets.path("shell"),
 		StderrSocket: sockets.path("stderr"),
@@ -96,6 +107,7 @@ func start(ctx context.Context, cfg Config, o machine.StartOptions) (*process, e
 		AllowReboot:  o.AllowReboot,
 		Display:      cfg.Display,
 		ForceTCG:     forceTCG,
+		State:        r.state,
 	})
 	if err != nil {
 		return fail(err)
@@ -108,7 +120,11 @@ func start(ctx context.Context, cfg Config, o machine.StartOptions) (*process, e
 	defer cancel()
 	ctx, unbind := p.bind(ctx)
 	defer unbind()
-	if err := p.meet(ctx, sockets); err != nil {
+	err = p.meet(ctx, sockets)
+	if err == nil && r.ready != nil {
+		err = r.ready(ctx, p)
+	}
+	if err != nil {
 		if dead := p.deathBehind(err); dead != nil {
 			err = dead
 		} else {
@@ -216,13 +232,19 @@ func (p *process) connect(ctx context.Context) error {
 	begin := time.Now()
 	bound, unbind := p.bind(ctx)
 	defer unbind()
-	err := p.shell.Connect(bound, func(line string) {
-		p.cfg.Bus.Say(p.cfg.Name, fmt.Sprintf("Guest shell says: %q", line))
-	})
+	var err error
+	if p.run.resumed && !p.greeted.Load() {
+		err = p.shell.Resume(bound)
+	} else {
+		err = p.shell.Connect(bound, func(line string) {
+			p.cfg.Bus.Say(p.cfg.Name, fmt.Sprintf("Guest shell says: %q", line))
+		})
+	}
 	if err != nil {
 		return p.shellError(err)
 	}
 	p.connected.Store(true)
+	p.greeted.Store(true)
 	p.cfg.Bus.Emit(event.MachineConnected{Machine: p.cfg.Name, Duration: time.Since(begin)})
 	p.cfg.Bus.Say(p.cfg.Name, "connected to guest root shell")
 	p.cfg.Bus.Say(p.cfg.Name, fmt.Sprintf("(connecting took %.2f seconds)", time.Since(begin).Seconds()))

@@ -86,18 +86,20 @@ type Options struct {
 	AllowReboot                            bool
 	Display                                bool // there is a display to show the guest on
 	ForceTCG                               bool // the guest must not run under KVM
+	State                                  State
 }
 
 // Build makes the process that starts the machine, in directory o.StateDir
 // and with environment env plus what start scripts expect. It fails when the
 // script insists on KVM and the guest must not run under it.
 func (c Command) Build(env []string, o Options) (*exec.Cmd, error) {
-	text, err := c.text()
+	text, err := c.Text()
 	if err != nil {
 		return nil, err
 	}
 	args := append(o.qemuArguments(), c.QEMUArguments...)
 	args = append(args, panicArguments(text, env)...)
+	args = append(args, o.State.qemuArguments(text, env)...)
 	if o.ForceTCG {
 		tcg, err := c.tcgArguments(text)
 		if err != nil {
@@ -117,6 +119,9 @@ func (c Command) Build(env []string, o Options) (*exec.Cmd, error) {
 		"USE_TMPDIR=1", // the script is to use TMPDIR itself, not one below it
 		"SHARED_DIR="+o.SharedDir,
 	)
+	if o.State.Disk != "" {
+		cmd.Env = append(cmd.Env, "NIX_DISK_IMAGE="+o.State.Disk)
+	}
 	return cmd, nil
 }
 
@@ -177,20 +182,24 @@ var x86 = regexp.MustCompile(`qemu-system-(x86_64|i386)\b`)
 // panicArguments have QEMU tell of a guest's panic at once, where we know the
 // device for that: pvpanic is an ISA device. QEMU refuses a second one.
 func panicArguments(text string, env []string) []string {
-	there := strings.Contains(text, "pvpanic") || slices.ContainsFunc(env, func(v string) bool {
-		return strings.HasPrefix(v, "QEMU_OPTS=") && strings.Contains(v, "pvpanic")
-	})
-	if there || !x86.MatchString(text) {
+	if mentions(text, env, "pvpanic") || !x86.MatchString(text) {
 		return nil
 	}
 	return []string{"-device", "pvpanic"}
 }
 
+// mentions says whether a start command gives QEMU an option with that word.
+func mentions(text string, env []string, word string) bool {
+	return strings.Contains(text, word) || slices.ContainsFunc(env, func(v string) bool {
+		return strings.HasPrefix(v, "QEMU_OPTS=") && strings.Contains(v, word)
+	})
+}
+
 // maxScript bounds how much of a start script is looked at, in bytes.
 const maxScript = 1 << 20
 
-// text is the shell code that starts the machine.
-func (c Command) text() (string, error) {
+// Text is the shell code that starts the machine: that of the script.
+func (c Command) Text() (string, error) {
 	if c.Script != "" {
 		b, err := os.ReadFile(c.Script)
 		return string(b), err

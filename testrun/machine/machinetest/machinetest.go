@@ -81,8 +81,8 @@ func lifeCycle(t *testing.T, g *machine.Guest) {
 	if g.Machine.Running() || g.Up() {
 		t.Error("up before its start")
 	}
-	must(t, g.Machine.Start(ctx, g.Boot))
-	must(t, g.Machine.Start(ctx, g.Boot)) // it runs already
+	must(t, g.Start(ctx, g.Boot))
+	must(t, g.Start(ctx, g.Boot)) // it runs already
 	if !g.Machine.Running() {
 		t.Error("not running after its start")
 	}

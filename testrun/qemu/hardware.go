@@ -1,0 +1,420 @@
+package qemu
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"vm-prebuild/testrun/machine"
+	"vm-prebuild/testrun/shell"
+	"vm-prebuild/testrun/startcommand"
+)
+
+// hardware is what a machine turns out to consist of once its QEMU runs. A state
+// fits the same hardware only.
+type hardware struct {
+	QEMU        string         `json:"qemu"` // version, with that of the distribution
+	Binary      fileIdentity   `json:"binary"`
+	KVM         bool           `json:"kvm"`
+	MemoryBytes int64          `json:"memoryBytes"`
+	Disk        bool           `json:"disk"`      // the machine has one that it writes to
+	Arguments   []string       `json:"arguments"` // QEMU's, with names for what differs from run to run
+	Files       []fileIdentity `json:"files"`     // that the arguments name, and that need not stay the same
+	Console     []string       `json:"console"`   // what the guest had written; not compared
+
+	obstacles []string // what keeps the machine from being saved
+}
+
+// fileIdentity tells a file that is not in the Nix store from what it was before.
+type fileIdentity struct {
+	Path   string `json:"path"`
+	Size   int64  `json:"size,omitempty"`
+	MTime  int64  `json:"mtime,omitempty"` // nanoseconds
+	SHA256 string `json:"sha256,omitempty"`
+}
+
+// identify describes a file. What is in the store is what its name says.
+func identify(path string) (fileIdentity, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return fileIdentity{}, err
+	}
+	if inStore(path) {
+		return fileIdentity{Path: path}, nil
+	}
+	return fileIdentity{Path: path, Size: info.Size(), MTime: info.ModTime().UnixNano()}, nil
+}
+
+// identifyContent describes a file that the start script makes anew each time, in
+// the machine's state directory, by its content: nixpkgs' store images.
+func identifyContent(path, name string) (fileIdentity, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return fileIdentity{}, err
+	}
+	defer f.Close()
+	sum := sha256.New()
+	size, err := io.Copy(sum, f)
+	return fileIdentity{Path: name, Size: size, SHA256: hex.EncodeToString(sum.Sum(nil))}, err
+}
+
+func inStore(path string) bool { return strings.HasPrefix(path, "/nix/store/") }
+
+// check returns an error when the machine has something that cannot be saved.
+func (h hardware) check() error {
+	if len(h.obstacles) == 0 {
+		return nil
+	}
+	return &machine.UnsavableError{Reason: strings.Join(h.obstacles, "; ")}
+}
+
+// fits says how a machine differs from the one that was saved.
+func (h hardware) fits(saved hardware) error {
+	switch {
+	case h.QEMU != saved.QEMU || h.Binary != saved.Binary:
+		return fmt.Errorf("it was saved by another QEMU: %s, %s; this is %s, %s", saved.QEMU, saved.Binary.Path, h.QEMU, h.Binary.Path)
+	case h.KVM != saved.KVM:
+		return errors.New("it was saved under another accelerator")
+	case h.MemoryBytes != saved.MemoryBytes:
+		return fmt.Errorf("it was saved with %d bytes of memory; this machine has %d", saved.MemoryBytes, h.MemoryBytes)
+	case !slices.Equal(h.Arguments, saved.Arguments):
+		return fmt.Errorf("it was saved with other arguments of QEMU: %s", difference(saved.Arguments, h.Arguments))
+	case !slices.Equal(h.Files, saved.Files):
+		return fmt.Errorf("files that QEMU was given have changed since it was saved: %s", differentFile(saved.Files, h.Files))
+	}
+	return nil
+}
+
+// difference shows where two lists of arguments part.
+func difference(saved, now []string) string {
+	i := 0
+	for i < len(saved) && i < len(now) && saved[i] == now[i] {
+		i++
+	}
+	at := func(args []string) string {
+		if i == len(args) {
+			return "nothing"
+		}
+		return strings.Join(args[max(0, i-1):i+1], " ")
+	}
+	return fmt.Sprintf("%s then, %s now", at(saved), at(now))
+}
+
+func differentFile(saved, now []fileIdentity) string {
+	for i, f := range now {
+		if i >= len(saved) || saved[i] != f {
+			return f.Path
+		}
+	}
+	return "there are fewer"
+}
+
+// survey finds out what a machine consists of.
+func (p *process) survey(ctx context.Context) (h hardware, err error) {
+	var version struct {
+		QEMU    struct{ Major, Minor, Micro int }
+		Package string
+	}
+	var kvm struct{ Enabled bool }
+	var memory struct {
+		Base    int64 `json:"base-memory"`
+		Plugged int64 `json:"plugged-memory"`
+	}
+	var migration struct {
+		Blocked []string `json:"blocked-reasons"`
+	}
+	var tpm []json.RawMessage
+	for _, q := range []struct {
+		command string
+		result  any
+	}{
+		{"query-version", &version},
+		{"query-kvm", &kvm},
+		{"query-memory-size-summary", &memory},
+		{"query-migrate", &migration},
+		{"query-tpm", &tpm},
+	} {
+		if err := p.query(ctx, q.command, q.result); err != nil {
+			return h, err
+		}
+	}
+	h.QEMU = fmt.Sprintf("%d.%d.%d %s", version.QEMU.Major, version.QEMU.Minor, version.QEMU.Micro, version.Package)
+	h.KVM, h.MemoryBytes = kvm.Enabled, memory.Base
+	h.obstacles = migration.Blocked
+	if memory.Plugged != 0 {
+		h.obstacles = append(h.obstacles, "it has memory that was plugged in")
+	}
+	if len(tpm) > 0 {
+		h.obstacles = append(h.obstacles, "it has a TPM, whose state is not QEMU's")
+	}
+	pid := int(p.qemuPID.Load())
+	exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
+	if err != nil {
+		return h, err
+	}
+	if h.Binary, err = identify(exe); err != nil {
+		return h, err
+	}
+	var own []string // files of the machine, which are compared elsewhere
+	if own, err = p.surveyDisks(ctx, &h); err != nil {
+		return h, err
+	}
+	args := commandLine(pid)
+	if args == nil {
+		return h, fmt.Errorf("the command line of QEMU (pid %d) cannot be read", pid)
+	}
+	h.obstacles = append(h.obstacles, obstaclesOf(args)...)
+	h.Arguments = p.run.normalise(args, p.cfg.Dirs, environment(p.started))
+	if h.Files, err = p.surveyFiles(append(pathsIn(args), own...)); err != nil {
+		return h, err
+	}
+	h.Console = p.console.lines()
+	return h, nil
+}
+
+// surveyFiles describes those of the paths that are files, and not of the state.
+func (p *process) surveyFiles(paths []string) (files []fileIdentity, err error) {
+	state, err := filepath.EvalSymlinks(p.cfg.Dirs.State)
+	if err != nil {
+		return nil, err
+	}
+	slices.Sort(paths)
+	for _, path := range slices.Compact(paths) {
+		if !filepath.IsAbs(path) {
+			path = filepath.Join(state, path) // QEMU's working directory
+		}
+		info, err := os.Stat(path)
+		if err != nil || !info.Mode().IsRegular() || inStore(path) || path == p.run.files.RAM || path == p.run.state.Disk {
+			continue
+		}
+		id, err := identify(path)
+		for _, dir := range []string{p.cfg.Dirs.State, state} {
+			if inside, ok := strings.CutPrefix(path, dir+"/"); ok {
+				id, err = identifyContent(path, "@state@/"+inside)
+				break
+			}
+		}
+		if err != nil {
+			return nil, err
+		}
+		if !slices.Contains(files, id) {
+			files = append(files, id)
+		}
+	}
+	slices.SortFunc(files, func(a, b fileIdentity) int { return cmp.Compare(a.Path, b.Path) })
+	return files, nil
+}
+
+// diskImage is what query-block tells of one.
+type diskImage struct {
+	Filename string     `json:"filename"`
+	Format   string     `json:"format"`
+	Backing  *diskImage `json:"backing-image"`
+}
+
+// surveyDisks notes what the machine writes to, and returns the files that its
+// disk is based on.
+func (p *process) surveyDisks(ctx context.Context, h *hardware) (based []string, err error) {
+	var disks []struct {
+		Device   string `json:"device"`
+		QDev     string `json:"qdev"`
+		Inserted *struct {
+			File     string    `json:"file"`
+			ReadOnly bool      `json:"ro"`
+			Image    diskImage `json:"image"`
+		} `json:"inserted"`
+	}
+	if err := p.query(ctx, "query-block", &disks); err != nil {
+		return nil, err
+	}
+	for _, d := range disks {
+		if d.Inserted == nil {
+			continue
+		}
+		own := p.run.state.Disk != "" && d.Inserted.File == p.run.state.Disk
+		switch {
+		case own && d.Inserted.Image.Format == "qcow2":
+			h.Disk = true
+		case own:
+			h.obstacles = append(h.obstacles, fmt.Sprintf("its disk image has the format %s, not qcow2", d.Inserted.Image.Format))
+		case !d.Inserted.ReadOnly:
+			h.obstacles = append(h.obstacles, fmt.Sprintf("it writes to %s (%s), which is not the disk that NIX_DISK_IMAGE names", cmp.Or(d.Device, d.QDev), d.Inserted.File))
+		}
+		for i := &d.Inserted.Image; i != nil; i = i.Backing {
+			based = append(based, i.Filename)
+		}
+	}
+	// That of the state is one more than there was when it was saved.
+	return slices.DeleteFunc(based, func(s string) bool { return s == p.run.files.Disk }), nil
+}
+
+// obstaclesOf finds in QEMU's arguments what keeps a machine from being saved.
+func obstaclesOf(args []string) []string {
+	var found []string
+	for i, arg := range args[1:] {
+		option := strings.TrimLeft(args[i], "-")
+		fields := strings.Split(arg, ",")
+		switch {
+		case (option == "virtfs" || option == "fsdev") && slices.Contains(fields, "path=/nix/store"):
+			// Mounted, it forbids migration, and nothing can unmount this one.
+			found = append(found, "its /nix/store is a share (9p) of the host's\nhint: set virtualisation.useNixStoreImage = true")
+		case option == "device" && strings.HasPrefix(arg, "vhost-user-"):
+			found = append(found, fmt.Sprintf("%s keeps a state of its own", fields[0]))
+		case option == "object" && strings.HasPrefix(arg, "memory-backend-") && !strings.Contains(arg, startcommand.RAMID):
+			found = append(found, "the start script says where its memory is ("+fields[0]+")")
+		case option == "numa":
+			found = append(found, "the start script divides its memory (-numa)")
+		}
+	}
+	return found
+}
+
+// pathsIn are the absolute paths in arguments.
+func pathsIn(args []string) []string {
+	var paths []string
+	for _, arg := range args[1:] {
+		for _, field := range strings.Split(arg, ",") {
+			_, value, ok := strings.Cut(field, "=")
+			if !ok {
+				value = field
+			}
+			if filepath.IsAbs(value) {
+				paths = append(paths, value)
+			}
+		}
+	}
+	return paths
+}
+
+// normalise gives names to what differs between runs of the same machine.
+func (r run) normalise(args []string, dirs machine.Dirs, env []string) []string {
+	names := map[string]string{dirs.State: "@state@", dirs.Shared: "@shared@"}
+	if state, err := filepath.EvalSymlinks(dirs.State); err == nil {
+		names[state] = "@state@"
+	}
+	if r.state.RAM != "" {
+		names[r.state.RAMArgument()] = "@ram@"
+	}
+	if r.state.Disk != "" {
+		names[r.state.Disk] = "@disk@"
+	}
+	for _, v := range env {
+		if name, path, _ := strings.Cut(v, "="); strings.HasPrefix(name, "QEMU_VDE_SOCKET_") && path != "" {
+			names[path] = "@" + name + "@"
+		}
+	}
+	var pairs []string
+	for _, path := range slices.SortedFunc(maps.Keys(names), func(a, b string) int { return len(b) - len(a) }) {
+		pairs = append(pairs, path, names[path])
+	}
+	replacer := strings.NewReplacer(pairs...)
+	var out []string
+	for i := 0; i < len(args); i++ {
+		switch args[i] {
+		case "-S", "-no-reboot": // of no consequence to the hardware
+		case "-incoming":
+			i++
+		default:
+			out = append(out, replacer.Replace(args[i]))
+		}
+	}
+	return out
+}
+
+// inputVariables are the environment's part in what start scripts start.
+var inputVariables = []string{"QEMU_OPTS", "QEMU_NET_OPTS", "QEMU_KERNEL_PARAMS"}
+
+// Inputs implements machine.Restorer. What it does not know, the arguments and
+// files of QEMU's, is compared once QEMU runs.
+func (m *Machine) Inputs(o machine.StartOptions) ([]machine.Input, error) {
+	if err := m.savable(o); err != nil {
+		return nil, err
+	}
+	if err := m.cfg.Command.Check(); err != nil {
+		return nil, err
+	}
+	text, err := m.cfg.Command.Text()
+	if err != nil {
+		return nil, err
+	}
+	inputs := []machine.Input{
+		{Name: "machine", Value: m.cfg.Name},
+		// With the names of store paths it has their hashes.
+		{Name: "start script", Value: m.cfg.Command.String()},
+		{Name: "start script's text", Value: digest(text)},
+		{Name: "further arguments", Value: strings.Join(m.cfg.Command.QEMUArguments, " ")},
+		{Name: "display", Value: fmt.Sprint(m.cfg.Display)},
+		{Name: "output console", Value: fmt.Sprint(m.cfg.StreamOutput)},
+		{Name: "shell", Value: shell.Version()},
+	}
+	program := m.cfg.Command.Program()
+	if id, err := identify(program); err == nil {
+		inputs = append(inputs, machine.Input{Name: "QEMU", Value: fmt.Sprintf("%s %d %d", id.Path, id.Size, id.MTime)})
+	} else if program != "" && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	for _, v := range environment(o) {
+		name, value, _ := strings.Cut(v, "=")
+		if slices.Contains(inputVariables, name) || strings.HasPrefix(name, "NIXPKGS_QEMU_KERNEL_") {
+			inputs = append(inputs, machine.Input{Name: "$" + name, Value: value})
+		}
+	}
+	accel := "kvm"
+	if m.cfg.ForceTCG != nil {
+		tcg, err := m.cfg.ForceTCG()
+		if err != nil {
+			return nil, err
+		}
+		if tcg {
+			accel = "tcg"
+		}
+	}
+	inputs = append(inputs, machine.Input{Name: "accelerator", Value: accel})
+	if accel == "kvm" {
+		// Whatever the CPU model is called, the guest has features of this CPU.
+		cpu, err := hostCPU()
+		if err != nil {
+			return nil, err
+		}
+		inputs = append(inputs, machine.Input{Name: "host CPU", Value: cpu})
+	}
+	return inputs, nil
+}
+
+func digest(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return hex.EncodeToString(sum[:])
+}
+
+// hostCPU tells this host's first CPU from others, its microcode included.
+func hostCPU() (string, error) {
+	text, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil {
+		return "", err
+	}
+	first, _, _ := strings.Cut(string(text), "\n\n")
+	var model string
+	var kept []string
+	for line := range strings.Lines(first) {
+		name, value, _ := strings.Cut(line, ":")
+		switch name = strings.TrimSpace(name); name {
+		case "processor", "core id", "physical id", "apicid", "initial apicid", "cpu MHz", "bogomips", "siblings", "cpu cores":
+			continue // of one core, or of the moment
+		case "model name":
+			model = strings.TrimSpace(value)
+		}
+		kept = append(kept, line)
+	}
+	return model + " " + digest(strings.Join(kept, "")), nil
+}

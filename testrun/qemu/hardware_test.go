@@ -1,0 +1,84 @@
+package qemu
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"vm-prebuild/testrun/machine"
+	"vm-prebuild/testrun/startcommand"
+)
+
+// The command lines of a run that saves and of one that restores are the same but
+// for names of files.
+func TestNormalise(t *testing.T) {
+	saving := run{state: startcommand.State{RAM: "/cache/.draft/ram", MemoryBytes: 5, Disk: "/cache/.draft/disk.qcow2"}}
+	restoring := run{state: startcommand.State{RAM: "/cache/x/ram", MemoryBytes: 5, Reads: true, Incoming: true, Disk: "/run/vm-state-a/a.qcow2"}}
+	line := func(r run, state, vlan string) []string {
+		return []string{"/bin/qemu", "-m", "5", "-object", r.state.RAMArgument(), "-drive", "file=" + r.state.Disk + ",if=none",
+			"-chardev", "socket,id=qmp,path=" + state + "/qmp", "-netdev", "vde,sock=" + vlan, "-virtfs", "local,path=/run/shared,x"}
+	}
+	want := []string{"/bin/qemu", "-m", "5", "-object", "@ram@", "-drive", "file=@disk@,if=none",
+		"-chardev", "socket,id=qmp,path=@state@/qmp", "-netdev", "vde,sock=@QEMU_VDE_SOCKET_1@", "-virtfs", "local,path=@shared@,x"}
+	for _, test := range []struct {
+		run         run
+		more        []string
+		state, vlan string
+	}{
+		{saving, []string{"-no-reboot"}, "/tmp/vm-state-a", "/tmp/vde1.ctl"},
+		{restoring, []string{"-incoming", "defer"}, "/run/vm-state-a", "/run/vde1.ctl"},
+	} {
+		got := test.run.normalise(append(line(test.run, test.state, test.vlan), test.more...),
+			machine.Dirs{State: test.state, Shared: "/run/shared"}, []string{"QEMU_VDE_SOCKET_1=" + test.vlan, "QEMU_VDE_SOCKET_2="})
+		if !slices.Equal(got, want) {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
+func TestFits(t *testing.T) {
+	saved := hardware{QEMU: "7.2.22 x", Binary: fileIdentity{Path: "/q", Size: 1}, MemoryBytes: 1 << 30,
+		Arguments: []string{"q", "-m", "1024", "-smp", "1"}, Files: []fileIdentity{{Path: "/k", Size: 3, MTime: 4}}, Console: []string{"x"}}
+	if err := saved.fits(saved); err != nil {
+		t.Error(err)
+	}
+	for want, change := range map[string]func(h *hardware){
+		"":                                         func(h *hardware) { h.Console = nil },
+		"another QEMU":                             func(h *hardware) { h.QEMU = "7.2.23 x" },
+		"another QEMU: 7.2.22 x, /q":               func(h *hardware) { h.Binary.Size = 2 },
+		"another accelerator":                      func(h *hardware) { h.KVM = true },
+		"1073741824 bytes of memory":               func(h *hardware) { h.MemoryBytes = 1 << 29 },
+		"-m 1024 then, -m 512 now":                 func(h *hardware) { h.Arguments = []string{"q", "-m", "512", "-smp", "1"} },
+		"nothing then, 1 -S now":                   func(h *hardware) { h.Arguments = append(slices.Clone(h.Arguments), "-S") },
+		"changed since it was saved: /k":           func(h *hardware) { h.Files = []fileIdentity{{Path: "/k", Size: 3, MTime: 5}} },
+		"changed since it was saved: there are fe": func(h *hardware) { h.Files = nil },
+	} {
+		now := saved
+		change(&now)
+		err := now.fits(saved)
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+}
+
+func TestObstacles(t *testing.T) {
+	for want, args := range map[string]string{
+		"":                           "q -m 1 -virtfs local,path=/run/shared,mount_tag=shared -object rng-random,id=r -object memory-backend-file,id=vm-prebuild-ram,size=1",
+		"its /nix/store is a share":  "q -fsdev local,id=x,path=/nix/store",
+		"vhost-user-fs-pci keeps":    "q -device vhost-user-fs-pci,chardev=c",
+		"says where its memory is":   "q --object memory-backend-memfd,id=mem,size=1G",
+		"divides its memory (-numa)": "q -numa node,memdev=mem",
+	} {
+		err := hardware{obstacles: obstaclesOf(strings.Fields(args))}.check()
+		var unsavable *machine.UnsavableError
+		if errors.As(err, &unsavable) != (want != "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", args, err, want)
+		}
+	}
+	got := pathsIn([]string{"/bin/qemu", "-kernel", "/k", "-drive", "file=/a,x=y,/b", "-append", "init=/x y", "-name", "n"})
+	if want := []string{"/k", "/a", "/b", "/x y"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
