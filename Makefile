@@ -60,7 +60,9 @@ e2e: build prebuilt
 	  VM_PREBUILD_BIN=$(abspath $(BIN)) VM_PREBUILD_MANIFEST=$(abspath $(CACHE))/prebuilt/manifest.json \
 	  $(GO) test -count=1 -timeout 45m -v ./cmd/e2e && \
 	  VM_PREBUILD_MANIFEST=$(abspath $(CACHE))/prebuilt/manifest.json \
-	  $(GO) test -count=1 -timeout 15m -v -run Conformance ./testrun/qemu
+	  $(GO) test -count=1 -timeout 15m -v -run Conformance ./testrun/qemu && \
+	  VM_PREBUILD_MANIFEST=$(abspath $(CACHE))/prebuilt/manifest.json \
+	  $(GO) test -count=1 -timeout 20m -v ./testrun/warm
 
 # Our tools against what people use now, on file systems of their own. It takes
 # more than an hour, and the machine for itself; docs/benchmarks.md tells the results.
@@ -84,6 +86,8 @@ soak: test
 	. nix/offline/env.sh && export VM_PREBUILD_SOAK=1 && \
 	  VM_PREBUILD_BIN=$(abspath $(BIN)) VM_PREBUILD_MANIFEST=$(abspath $(CACHE))/prebuilt/manifest.json \
 	  $(GO) test -count=1 -timeout 180m -v -run 'Kill|Chaos' ./cmd/e2e && \
+	  VM_PREBUILD_MANIFEST=$(abspath $(CACHE))/prebuilt/manifest.json \
+	  $(GO) test -count=1 -timeout 60m -v -run 'Restore' ./testrun/warm && \
 	  VM_PREBUILD_BIN=$(abspath $(BIN)) VM_PREBUILD_MANIFEST=$(abspath $(CACHE))/prebuilt/manifest.json \
 	  $(GO) test -count=10 -timeout 60m -run 'SIG' ./cmd/e2e
 

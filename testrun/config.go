@@ -20,6 +20,7 @@ import (
 
 	"vm-prebuild/testrun/pyregexp"
 	"vm-prebuild/testrun/startcommand"
+	"vm-prebuild/testrun/warm"
 )
 
 // Config is one test, resolved: where a value came from no longer matters.
@@ -36,6 +37,7 @@ type Config struct {
 	KeepGoing     bool          // a subtest that fails does not end the test
 	BootTimeout   time.Duration // of each machine; 0 means DefaultBootTimeout
 	Accel         Accel         // of all machines; "" means AccelAuto
+	Warm          warm.Options  // starting from saved states; the zero value is for booting
 	VLANBackend   VLANBackend
 	PCAPDir       string // directory for a capture of each VLAN, relative to OutDir; "" for none
 	DebugHook     string // command that attaches to a test held at a breakpoint; "" for none
@@ -181,6 +183,9 @@ func (c *Config) check() error {
 	}
 	if c.PCAPDir != "" && c.VLANBackend == VDESwitch {
 		return fmt.Errorf("VLANs cannot be captured when vde_switch connects the machines\nhint: use the built-in hub")
+	}
+	if c.Warm.Enabled() && c.KeepState {
+		return errors.New("the disks of an earlier run do not go with machines that start from saved states\nhint: leave out --keep-machine-state, or say --warm=off")
 	}
 	if c.GlobalTimeout < 0 {
 		return fmt.Errorf("global time-out %v is negative", c.GlobalTimeout)

@@ -21,6 +21,7 @@ import (
 	"vm-prebuild/testrun/script"
 	"vm-prebuild/testrun/startcommand"
 	"vm-prebuild/testrun/vlan"
+	"vm-prebuild/testrun/warm"
 )
 
 // driver owns everything of one running test. It executes what the script asks
@@ -47,6 +48,7 @@ type driver struct {
 
 	mu       sync.Mutex
 	machines map[string]machine.Machine
+	starters map[string]machine.Starter // of machines that do not just boot
 }
 
 // watch is what the reports and the driver have in common.
@@ -79,7 +81,7 @@ func newDriver(ctx context.Context, cfg Config, bus *event.Bus, watch watch) (_ 
 	if err != nil {
 		return nil, errors.Join(err, dirs.release())
 	}
-	d := &driver{cfg: cfg, seed: seed, bus: bus, watch: watch, reaper: r, dirs: dirs, reader: ocr.New(readers()), machines: map[string]machine.Machine{}, stopTimer: func() {}}
+	d := &driver{cfg: cfg, seed: seed, bus: bus, watch: watch, reaper: r, dirs: dirs, reader: ocr.New(readers()), machines: map[string]machine.Machine{}, starters: map[string]machine.Starter{}, stopTimer: func() {}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.close())
@@ -191,6 +193,9 @@ func (d *driver) addMachine(name string, command startcommand.Command, keepState
 		Reaper:       d.reaper,
 	})
 	d.machines[name] = m
+	if d.cfg.Warm.Enabled() && !keepState {
+		d.starters[name] = &warm.Starter{Options: d.cfg.Warm, Bus: d.bus}
+	}
 	return m, nil
 }
 
@@ -213,8 +218,12 @@ func (d *driver) guest(m machine.Machine, env script.Environment) *machine.Guest
 	}
 	all = append(all[:len(all):len(all)], d.env...)
 	all = append(all, machineEnv+"="+m.Name())
+	d.mu.Lock()
+	starter := d.starters[m.Name()]
+	d.mu.Unlock()
 	return &machine.Guest{
 		Machine:    m,
+		Starter:    starter,
 		Bus:        d.bus,
 		Boot:       machine.StartOptions{Env: all},
 		SSHCommand: d.ssh.command(m.Name()),

@@ -12,6 +12,7 @@ import (
 	"vm-prebuild/cmd/internal/cli"
 	"vm-prebuild/testrun"
 	"vm-prebuild/testrun/event"
+	"vm-prebuild/testrun/warm"
 )
 
 // flags say which test is run, and how. The tag nixpkgs marks those of nixpkgs'
@@ -29,6 +30,11 @@ type flags struct {
 
 	GlobalTimeout cli.Duration `env:"globalTimeout" nixpkgs:"" placeholder:"SECONDS" help:"End the test after this many seconds, or as long as 1h30m. Default: what the configuration says, else 3600."`
 	BootTimeout   cli.Duration `default:"5m" help:"How long a machine may take from its start to its root shell."`
+
+	Warm      string `env:"NIXOS_TEST_WARM" enum:"off,auto,require" default:"off" help:"Start machines from saved states: ${enum}. With auto, machines boot for which there is no state that fits."`
+	WarmSave  bool   `env:"NIXOS_TEST_WARM_SAVE" help:"Save the state of a machine for which there is none, with --warm=auto or require."`
+	WarmReady string `env:"NIXOS_TEST_WARM_READY" default:"shell" placeholder:"POINT" help:"When a machine is saved: shell, unit:NAME, file:PATH or command:COMMAND."`
+	WarmDir   string `env:"NIXOS_TEST_WARM_DIR" placeholder:"DIR" help:"Directory of the states. Default: $XDG_CACHE_HOME/vm-prebuild/warm."`
 
 	Output    string `short:"o" name:"output-directory" aliases:"output_directory" nixpkgs:"" default:"." placeholder:"DIR" help:"Directory for results, which must exist (default: the current one)."`
 	JUnitXML  string `name:"junit-xml" nixpkgs:"" placeholder:"FILE" help:"Write a JUnit report, relative to the output directory."`
@@ -88,6 +94,9 @@ func (f *flags) test(parsed *kong.Context, script string) (*test, error) {
 	t.VLANBackend = testrun.VLANBackend(f.VLANBackend)
 	t.PCAPDir = f.PCAPDir
 	t.DebugHook = f.DebugHook
+	if err := f.warm(t); err != nil {
+		return nil, err
+	}
 	t.VSOCKOffset = f.DumpVSOCKs
 	t.Options = testrun.Options{
 		Interactive: f.Interactive,
@@ -107,6 +116,24 @@ func (f *flags) test(parsed *kong.Context, script string) (*test, error) {
 		}
 	}
 	return t, nil
+}
+
+// warm sets whether machines start from saved states.
+func (f *flags) warm(t *test) (err error) {
+	t.Warm.Mode, t.Warm.Save = warm.Mode(f.Warm), f.WarmSave
+	if t.Warm.Ready, err = warm.ParseReady(f.WarmReady); err != nil {
+		return cli.Usagef("--warm-ready: %w", err)
+	}
+	if t.Warm.Save && !t.Warm.Enabled() {
+		return cli.Usagef("--warm-save has no effect without --warm\nhint: say --warm=auto")
+	}
+	t.Warm.Store.Dir = f.WarmDir
+	if f.WarmDir == "" && t.Warm.Enabled() {
+		if t.Warm.Store.Dir, err = warm.DefaultDir(); err != nil {
+			return err
+		}
+	}
+	return absolute(&t.Warm.Store.Dir)
 }
 
 var levels = map[string]event.Level{

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"regexp"
 
 	"vm-prebuild/cmd/internal/cli"
@@ -22,6 +23,9 @@ type command struct {
 	List      bool     `help:"List the tests, do not run them."`
 	JSON      bool     `name:"json" help:"Print JSON instead of text."`
 	JUnitXML  string   `name:"junit-xml" placeholder:"FILE" help:"Write a JUnit report as well."`
+	Warm      string   `env:"NIXOS_TEST_WARM" enum:"off,auto,require" default:"off" help:"Start machines from saved states: ${enum}. With auto, machines boot for which there is no state that fits."`
+	WarmSave  bool     `env:"NIXOS_TEST_WARM_SAVE" help:"Save the state of a machine for which there is none."`
+	WarmDir   string   `env:"NIXOS_TEST_WARM_DIR" placeholder:"DIR" help:"Directory of the states. Default: $XDG_CACHE_HOME/vm-prebuild/warm."`
 	Output    string   `short:"o" default:"./vm-test-results" placeholder:"DIR" help:"Directory for logs and results; every test gets a directory below it. Default: ${default}."`
 	Tests     []string `arg:"" optional:"" name:"test" help:"Tests to run; all when none is named."`
 }
@@ -34,6 +38,7 @@ func main() {
 		Examples: []cli.Example{
 			{Text: "Run all tests that were built", Command: "nix build .#run-vm-tests-with-cache && result/bin/run-vm-tests"},
 			{Text: "Run two tests, one after the other", Command: "run-vm-tests --manifest result/manifest.json --jobs 1 vm-help vm-themes"},
+			{Text: "Boot each machine once, and then never again", Command: "run-vm-tests --warm auto --warm-save"},
 			{Text: "Run the configuration tests and leave a report for the CI", Command: "run-vm-tests --filter '^vm-config' --junit-xml report.xml"},
 			{Text: "Run the second of five parts, balanced by what the tests took last time", Command: "run-vm-tests --shard 2/5 --durations report.xml"},
 		},
@@ -72,9 +77,13 @@ func (c *command) Run(ctx context.Context, out *cli.IO) error {
 	if c.List {
 		return list(out, manifest, names, c.JSON)
 	}
+	warmEnv, err := c.warmEnv()
+	if err != nil {
+		return err
+	}
 	console := suite.NewConsole(out.Stderr, out.Width())
 	report, err := suite.Run(ctx, manifest, names, suite.Options{
-		OutputDir: c.Output, Jobs: c.Jobs, Progress: console.Progress,
+		OutputDir: c.Output, Jobs: c.Jobs, Progress: console.Progress, Env: warmEnv,
 	})
 	console.Close()
 	if report != nil {
@@ -107,6 +116,23 @@ func (c *command) shard(out *cli.IO, names []string) ([]string, error) {
 		fmt.Fprintf(out.Stderr, "durations %s: there are none yet\n", path)
 	}
 	return suite.Split(names, durations, of)[number-1].Tests, nil
+}
+
+// warmEnv tells the drivers, of which some may be older than their flags for this,
+// what is to be started from saved states.
+func (c *command) warmEnv() ([]string, error) {
+	if c.WarmSave && c.Warm == "off" {
+		return nil, cli.Usagef("--warm-save has no effect without --warm\nhint: say --warm=auto")
+	}
+	env := []string{"NIXOS_TEST_WARM=" + c.Warm, fmt.Sprintf("NIXOS_TEST_WARM_SAVE=%t", c.WarmSave)}
+	if c.WarmDir != "" {
+		dir, err := filepath.Abs(c.WarmDir)
+		if err != nil {
+			return nil, err
+		}
+		env = append(env, "NIXOS_TEST_WARM_DIR="+dir)
+	}
+	return env, nil
 }
 
 func (c *command) report(out *cli.IO, report *suite.Report) error {

@@ -65,6 +65,9 @@ type Options struct {
 	Jobs      int    // tests at once; default: as many as the processor has cores for
 	MemoryMiB int    // memory of all running machines; default: 80 % of what is available
 
+	// Env is added to the environment of every driver.
+	Env []string
+
 	// Grace is the time that a driver gets between SIGTERM and SIGKILL to end its
 	// machines; default 10 s.
 	Grace time.Duration
@@ -227,7 +230,7 @@ func runDriver(ctx context.Context, reap *reaper.Reaper, o Options, r *Result, t
 		path:   t.Driver,
 		args:   []string{"-o", r.OutputDir},
 		dir:    r.OutputDir,
-		env:    append(os.Environ(), "TMPDIR="+runtimeDir, "XDG_RUNTIME_DIR="+runtimeDir),
+		env:    append(append(os.Environ(), o.Env...), "TMPDIR="+runtimeDir, "XDG_RUNTIME_DIR="+runtimeDir),
 		output: logFile,
 		grace:  o.Grace,
 	})

@@ -1,0 +1,238 @@
+package warm
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	_ "embed"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"vm-prebuild/testrun/machine"
+)
+
+// commandLimit is how long the guest may take for one of the commands here.
+const commandLimit = 30 * time.Second
+
+// wakeProgram makes the system calls that a restored guest needs; wake/wake.c tells
+// why that takes a program.
+//
+//go:embed wake/wake.x86_64
+var wakeProgram []byte
+
+// guest is what has been done to a guest before it was saved, and is to be undone.
+type guest struct {
+	Program string  `json:"program"` // where wakeProgram is in the guest
+	Mounts  []mount `json:"mounts"`  // what was unmounted, in the order of mounting
+	Hook    bool    `json:"hook"`    // the guest has the unit hookUnit
+}
+
+// mount is a line of /proc/mounts.
+type mount struct {
+	Source  string `json:"source"`
+	Target  string `json:"target"`
+	Type    string `json:"type"`
+	Options string `json:"options"`
+}
+
+// hookUnit is started in restored guests that have it.
+const hookUnit = "warm-restored.target"
+
+// prepare readies a guest to be saved: shares of the host are unmounted, and the
+// program is there that a restored guest needs at once.
+func prepare(ctx context.Context, sh machine.Shell) (g guest, err error) {
+	text, err := run(ctx, sh, "reading its mounts", "cat /proc/mounts")
+	if err != nil {
+		return g, err
+	}
+	if g.Mounts, err = shares(text); err != nil {
+		return g, err
+	}
+	if g.Program, err = install(ctx, sh); err != nil {
+		return g, err
+	}
+	text, err = run(ctx, sh, "looking for "+hookUnit, "if systemctl cat "+hookUnit+" >/dev/null 2>&1; then echo yes; else echo no; fi")
+	if err != nil {
+		return g, err
+	}
+	g.Hook = text == "yes\n"
+	for i := len(g.Mounts) - 1; i >= 0; i-- {
+		// Something may still be reading from it, for a moment.
+		target := machine.Quote(g.Mounts[i].Target)
+		_, err := run(ctx, sh, "unmounting "+g.Mounts[i].Target+", which is a share of the host's",
+			"for _ in 1 2 3 4 5 6 7 8 9; do ! umount "+target+" 2>/dev/null || exit 0; sleep 0.2; done; umount "+target)
+		if err != nil {
+			return g, err
+		}
+	}
+	// What is on the disk a while after a boot is there when a restored machine
+	// crashes.
+	_, err = run(ctx, sh, "writing back its disks", "sync")
+	return g, err
+}
+
+// run runs a command that must succeed and returns its output.
+func run(ctx context.Context, sh machine.Shell, what, command string) (string, error) {
+	r, err := sh.Run(ctx, command, commandLimit)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", what, err)
+	}
+	if r.Status != 0 {
+		return "", fmt.Errorf("%s failed with exit code %d: %s", what, r.Status, bytes.TrimSpace(r.Stderr))
+	}
+	return machine.Text(r.Stdout), nil
+}
+
+// shares finds the host's shares in the text of /proc/mounts.
+func shares(text string) ([]mount, error) {
+	var found []mount
+	for line := range strings.Lines(text) {
+		fields := strings.Fields(line)
+		if len(fields) < 4 {
+			return nil, fmt.Errorf("the guest's /proc/mounts has the line %q", line)
+		}
+		if fields[2] != "9p" && fields[2] != "virtiofs" {
+			continue
+		}
+		for i := range fields[:4] {
+			fields[i] = unescape(fields[i])
+		}
+		found = append(found, mount{fields[0], fields[1], fields[2], fields[3]})
+	}
+	return found, nil
+}
+
+// unescape undoes what the kernel does to white space and backslashes: \040.
+func unescape(s string) string {
+	var b strings.Builder
+	for len(s) > 0 {
+		if s[0] == '\\' && len(s) >= 4 {
+			if c, err := strconv.ParseUint(s[1:4], 8, 8); err == nil {
+				b.WriteByte(byte(c))
+				s = s[4:]
+				continue
+			}
+		}
+		b.WriteByte(s[0])
+		s = s[1:]
+	}
+	return b.String()
+}
+
+// calledWrongly is the exit code with which wakeProgram shows that it runs.
+const calledWrongly = "255"
+
+// install puts wakeProgram where the guest can execute it, in memory if it can.
+func install(ctx context.Context, sh machine.Shell) (string, error) {
+	streamer, ok := sh.(machine.Streamer)
+	if !ok {
+		return "", errors.New("its shell takes no files")
+	}
+	const command = `for d in /run /dev/shm /tmp /var/tmp /root; do
+  f=$d/.vm-prebuild-wake
+  if [ -d "$d" ] && base64 -d >"$f" <<<"$p" && chmod 700 "$f"; then
+    s=0; "$f" nothing || s=$?
+    if [ $s = ` + calledWrongly + ` ]; then echo "$f"; exit 0; fi
+  fi 2>/dev/null
+  rm -f "$f"
+done
+exit 1`
+	// A variable of bash's cannot hold NUL bytes.
+	encoded := base64.StdEncoding.EncodeToString(wakeProgram)
+	r, err := streamer.Feed(ctx, "p=$(cat)\n"+command, strings.NewReader(encoded), int64(len(encoded)))
+	if err != nil {
+		return "", fmt.Errorf("installing a program in the guest: %w", err)
+	}
+	if r.Status != 0 {
+		return "", fmt.Errorf("the guest can execute a program nowhere\nhint: warm machines need an x86_64 guest with a writable directory that is not mounted noexec")
+	}
+	return strings.TrimSpace(machine.Text(r.Stdout)), nil
+}
+
+// The clock is set again, up to a few times, as long as a command takes longer than
+// this. It is set to what it will be in half the time that the last one took, so
+// half of this is how wrong it can be.
+const (
+	quickCommand = 80 * time.Millisecond
+	clockTries   = 8
+)
+
+// wake gives a restored guest entropy that no other clone has, mounts what prepare
+// has unmounted, and tells the guest what time it is.
+func (g guest) wake(ctx context.Context, sh machine.Shell) error {
+	seed := make([]byte, 32)
+	_, _ = rand.Read(seed) // never fails
+	first := []string{"entropy", hex.EncodeToString(seed)}
+	for _, m := range g.Mounts {
+		flags, data := m.arguments()
+		first = append(first, "mount", m.Source, m.Target, m.Type, strconv.FormatUint(flags, 10), data)
+	}
+	took, err := g.call(ctx, sh, "reseeding the random numbers of the restored guest, and mounting its shares", first, 0)
+	if err != nil {
+		return err
+	}
+	for range clockTries {
+		if took, err = g.call(ctx, sh, "setting the clock of the restored guest", nil, took); err != nil {
+			return err
+		}
+		if took <= quickCommand {
+			break
+		}
+	}
+	if _, err := g.call(ctx, sh, "cleaning up in the restored guest", []string{"unlink", g.Program}, took); err != nil {
+		return err
+	}
+	if g.Hook {
+		if _, err := run(ctx, sh, "starting "+hookUnit, "systemctl start "+hookUnit); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// call has wakeProgram do something and set the clock; expected is how long that
+// may take. It returns how long it took.
+func (g guest) call(ctx context.Context, sh machine.Shell, what string, more []string, expected time.Duration) (time.Duration, error) {
+	var command strings.Builder
+	command.WriteString(machine.Quote(g.Program))
+	for _, argument := range more {
+		command.WriteString(" " + machine.Quote(argument))
+	}
+	begin := time.Now()
+	then := begin.Add(expected / 2)
+	fmt.Fprintf(&command, " clock %d.%09d", then.Unix(), then.Nanosecond())
+	_, err := run(ctx, sh, what, command.String())
+	return time.Since(begin), err
+}
+
+// mountFlags are the options of mounts that are bits of mount(2)'s flags.
+var mountFlags = map[string]uint64{
+	"rw": 0, "ro": unix.MS_RDONLY, "nosuid": unix.MS_NOSUID, "nodev": unix.MS_NODEV, "noexec": unix.MS_NOEXEC,
+	"sync": unix.MS_SYNCHRONOUS, "dirsync": unix.MS_DIRSYNC, "mand": unix.MS_MANDLOCK, "lazytime": unix.MS_LAZYTIME,
+	"noatime": unix.MS_NOATIME, "nodiratime": unix.MS_NODIRATIME, "relatime": unix.MS_RELATIME, "nosymfollow": unix.MS_NOSYMFOLLOW,
+}
+
+// arguments are what mount(2) takes to mount it again.
+func (m mount) arguments() (flags uint64, data string) {
+	var rest []string
+	atime := false
+	for _, option := range strings.Split(m.Options, ",") {
+		flag, ok := mountFlags[option]
+		if !ok {
+			rest = append(rest, option)
+		}
+		flags |= flag
+		atime = atime || flag&(unix.MS_RELATIME|unix.MS_NOATIME) != 0
+	}
+	if !atime {
+		flags |= unix.MS_STRICTATIME // what no option stands for
+	}
+	return flags, strings.Join(rest, ",")
+}

@@ -1,0 +1,216 @@
+package warm_test
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"vm-prebuild/testrun/event"
+	"vm-prebuild/testrun/internal/guesttest"
+	"vm-prebuild/testrun/machine"
+	"vm-prebuild/testrun/machine/machinetest"
+	"vm-prebuild/testrun/qemu"
+	"vm-prebuild/testrun/reaper"
+	"vm-prebuild/testrun/startcommand"
+	"vm-prebuild/testrun/vlan"
+	"vm-prebuild/testrun/warm"
+)
+
+func TestMain(m *testing.M) {
+	reaper.Main()
+	os.Exit(m.Run())
+}
+
+// lines collects what is said of machines.
+type lines struct {
+	mu  sync.Mutex
+	all []string
+}
+
+// Handle implements event.Sink.
+func (l *lines) Handle(r event.Record) {
+	if log, ok := r.Event.(event.Log); ok {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.all = append(l.all, log.Text)
+	}
+}
+
+// Close implements event.Sink.
+func (l *lines) Close() error { return nil }
+
+// find returns the line that begins so.
+func (l *lines) find(t testing.TB, prefix string) string {
+	t.Helper()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, line := range l.all {
+		if strings.HasPrefix(line, prefix) {
+			return line
+		}
+	}
+	t.Fatalf("no line begins with %q:\n%s", prefix, strings.Join(l.all, "\n"))
+	return ""
+}
+
+// lab is where machines of one start script are started.
+type lab struct {
+	script string
+	store  warm.Store
+}
+
+func newLab(t testing.TB, guest string) *lab {
+	t.Helper()
+	dir := t.TempDir()
+	return &lab{script: guesttest.Savable(t, guesttest.Guests[guest], dir), store: warm.Store{Dir: filepath.Join(dir, "states")}}
+}
+
+// machine returns a new machine of the lab.
+func (l *lab) machine(t testing.TB, o warm.Options) (*machine.Guest, *lines) {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "warm") // t.TempDir is too long for a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Mkdir(filepath.Join(dir, "shared"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	r, err := reaper.Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Close() })
+	v, err := vlan.Start(1, filepath.Join(dir, "vde1.ctl"), vlan.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	said := &lines{}
+	bus := event.NewBus(said)
+	m := qemu.New(qemu.Config{
+		Name:        "machine",
+		Command:     startcommand.Command{Script: l.script},
+		Dirs:        machine.Dirs{State: filepath.Join(dir, "state"), Shared: filepath.Join(dir, "shared"), Out: dir},
+		ForceTCG:    func() (bool, error) { return true, nil },
+		BootTimeout: 5 * time.Minute,
+		Bus:         bus,
+		Reaper:      r,
+	})
+	t.Cleanup(func() {
+		_ = m.Release()
+		if err := v.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	o.Store = l.store
+	return &machine.Guest{
+		Machine: m,
+		Bus:     bus,
+		Boot:    machine.StartOptions{Env: append(os.Environ(), "QEMU_VDE_SOCKET_1="+v.Dir())},
+		Starter: &warm.Starter{Options: o, Bus: bus},
+	}, said
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func succeed(t testing.TB, g *machine.Guest, command string) string {
+	t.Helper()
+	out, err := g.Succeed(t.Context(), []string{command}, time.Minute)
+	must(t, err)
+	return out
+}
+
+// save makes the state of the lab's machine.
+func (l *lab) save(t testing.TB) {
+	t.Helper()
+	g, said := l.machine(t, warm.Options{Mode: warm.Auto, Save: true})
+	must(t, g.Start(t.Context(), g.Boot))
+	t.Log(said.find(t, "saved its state in "))
+	t.Log(said.find(t, "started warm, "))
+	must(t, g.Machine.Release())
+}
+
+// Machines that are restored one after the other answer, know what time it is, see
+// their shares and have random numbers of their own.
+func TestRestore(t *testing.T) {
+	n := 5
+	if os.Getenv("VM_PREBUILD_SOAK") != "" {
+		n = 500
+	}
+	for guest := range guesttest.Guests {
+		t.Run(guest, func(t *testing.T) {
+			l := newLab(t, guest)
+			l.save(t)
+			random := map[string]bool{}
+			var took []time.Duration
+			for range n {
+				begin := time.Now()
+				g, said := l.machine(t, warm.Options{Mode: warm.Require})
+				succeed(t, g, "true")
+				took = append(took, time.Since(begin))
+				said.find(t, "started warm, ")
+				checkClock(t, g)
+				for _, command := range []string{"cat /proc/sys/kernel/random/uuid", "head -c 16 /dev/urandom | base64"} {
+					out := succeed(t, g, command)
+					if random[out] {
+						t.Errorf("%s is of another clone, too: %s", command, out)
+					}
+					random[out] = true
+				}
+				must(t, os.WriteFile(filepath.Join(g.Machine.Dirs().Shared, "x"), []byte("of the host\n"), 0o644))
+				if out := succeed(t, g, "cat /tmp/shared/x"); out != "of the host\n" {
+					t.Errorf("the shared directory has %q", out)
+				}
+				must(t, g.Machine.Release())
+			}
+			slices.Sort(took)
+			t.Logf("%d restores to the first answer: median %v, %v to %v", n, took[n/2], took[0], took[n-1])
+		})
+	}
+}
+
+// checkClock wants the guest's clock to be right.
+func checkClock(t *testing.T, g *machine.Guest) {
+	t.Helper()
+	const tolerance = 100 * time.Millisecond
+	before := time.Now()
+	text := succeed(t, g, "echo $EPOCHREALTIME")
+	after := time.Now()
+	seconds, err := strconv.ParseFloat(strings.TrimSpace(text), 64)
+	must(t, err)
+	now := time.UnixMicro(int64(seconds * 1e6))
+	if now.Before(before.Add(-tolerance)) || now.After(after.Add(tolerance)) {
+		t.Errorf("the guest's clock says %v, and it is between %v and %v", now, before, after)
+	}
+}
+
+// What machines do, those that were restored do, too: two at once.
+func TestConformance(t *testing.T) {
+	for guest := range guesttest.Guests {
+		t.Run(guest, func(t *testing.T) {
+			l := newLab(t, guest)
+			l.save(t)
+			t.Run("clones", func(t *testing.T) {
+				for _, clone := range []string{"1", "2"} {
+					t.Run(clone, func(t *testing.T) {
+						t.Parallel()
+						machinetest.Run(t, func(t *testing.T) *machine.Guest {
+							g, _ := l.machine(t, warm.Options{Mode: warm.Require})
+							return g
+						})
+					})
+				}
+			})
+		})
+	}
+}

@@ -1,0 +1,88 @@
+package warm_test
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"vm-prebuild/testrun/internal/guesttest"
+	"vm-prebuild/testrun/warm"
+)
+
+// What cannot be saved is refused by its name, before the guest has booted.
+func TestRefused(t *testing.T) {
+	l := newLab(t, "mini")
+	disk := filepath.Join(t.TempDir(), "second.qcow2")
+	must(t, exec.CommandContext(t.Context(), "qemu-img", "create", "-q", "-f", "qcow2", disk, "1M").Run())
+	shared := &lab{script: guesttest.StartScript(t, guesttest.Guests["mini"]), store: l.store}
+	for name, test := range map[string]struct {
+		lab    *lab
+		env    string
+		reason string
+	}{
+		"store of the host's": {shared, "", "its /nix/store is a share (9p) of the host's"},
+		"second disk":         {l, "QEMU_OPTS=-drive if=virtio,file=" + disk, "it writes to virtio0 (" + disk + "), which is not the disk that NIX_DISK_IMAGE names"},
+		"memory of its own":   {l, "QEMU_OPTS=-object memory-backend-ram,id=m,size=512M -machine memory-backend=m", "the start script says where its memory is"},
+		"disk of others":      {l, "NIX_DISK_IMAGE=" + disk, "NIX_DISK_IMAGE gives it a disk"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g, _ := test.lab.machine(t, warm.Options{Mode: warm.Require, Save: true})
+			g.Boot.Env = append(g.Boot.Env, test.env)
+			err := g.Start(t.Context(), g.Boot)
+			if err == nil || !strings.Contains(err.Error(), test.reason) {
+				t.Errorf("error %v, want one with %q", err, test.reason)
+			}
+			if lines := g.Machine.Console(); len(lines) > 0 {
+				t.Errorf("the guest has booted: %q", lines)
+			}
+			if entries, err := os.ReadDir(l.store.Dir); err == nil && len(entries) > 0 {
+				t.Errorf("the store has %v", entries)
+			}
+		})
+	}
+}
+
+// A guest that does not let go of a share cannot be saved, and boots. Its disk is
+// then not that of the machine that could not be saved.
+func TestBusyShare(t *testing.T) {
+	l := newLab(t, "mini")
+	ready, err := warm.ParseReady("command:touch /root/left; cd /tmp/shared; { setsid sleep 1000 & } </dev/null >/dev/null 2>&1")
+	must(t, err)
+	g, said := l.machine(t, warm.Options{Mode: warm.Auto, Save: true, Ready: ready})
+	if out := succeed(t, g, "ls /root; pidof sleep || echo none"); out != "none\n" {
+		t.Errorf("the guest has %q", out)
+	}
+	if line := said.find(t, "starts cold: "); !strings.Contains(line, "unmounting /tmp/shared") {
+		t.Error(line)
+	}
+}
+
+// Guests of systemd's can have something done when they are restored.
+func TestHook(t *testing.T) {
+	l := newLab(t, "systemd")
+	ready, err := warm.ParseReady(`command:cd /run/systemd/system
+printf '[Unit]\nWants=hooked.service\n' >warm-restored.target
+printf '[Service]\nType=oneshot\nExecStart=/bin/touch /run/hooked\n' >hooked.service
+systemctl daemon-reload`)
+	must(t, err)
+	g, said := l.machine(t, warm.Options{Mode: warm.Require, Save: true, Ready: ready})
+	succeed(t, g, "test -e /run/hooked")
+	said.find(t, "started warm, ")
+}
+
+// A guest under load is saved and restored as any other.
+func TestUnderLoad(t *testing.T) {
+	l := newLab(t, "mini")
+	ready, err := warm.ParseReady("command:{ setsid yes & setsid dd if=/dev/vda of=/dev/null & } </dev/null >/dev/null 2>&1; sleep 0.5")
+	must(t, err)
+	g, said := l.machine(t, warm.Options{Mode: warm.Require, Save: true, Ready: ready})
+	begin := succeed(t, g, "cat /proc/uptime")
+	said.find(t, "started warm, ")
+	time.Sleep(200 * time.Millisecond)
+	if now := succeed(t, g, "cat /proc/uptime"); now == begin {
+		t.Errorf("the guest's time stands still at %q", now)
+	}
+}

@@ -1,0 +1,198 @@
+// Package warm starts machines from the state of machines that have booted
+// before: their memory, their devices and their disk at a ready point. A [Starter]
+// does so for one machine and falls back to booting it; a [Store] keeps the states
+// in a directory.
+//
+// How a backend saves and restores a machine is its own business
+// (machine.Saver, machine.Restorer). This package decides which state fits, sees
+// that nothing is restored that is not what was saved, and readies the guest before
+// the one and after the other. docs/warm.md describes the format of the states.
+package warm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"vm-prebuild/testrun/event"
+	"vm-prebuild/testrun/machine"
+)
+
+// Mode says whether machines start from saved states.
+type Mode string
+
+// The modes.
+const (
+	// Off boots every machine.
+	Off Mode = "off"
+	// Auto restores a machine when there is a state that fits, and boots it
+	// otherwise.
+	Auto Mode = "auto"
+	// Require is Auto, but for a machine that would have to boot: that is an error.
+	Require Mode = "require"
+)
+
+// Options say how machines are started.
+type Options struct {
+	Mode  Mode
+	Save  bool  // save the state of a machine for which there is none
+	Ready Ready // when that is; the zero value is as soon as the shell answers
+	Store Store
+}
+
+// Enabled says whether machines may start from saved states.
+func (o Options) Enabled() bool { return o.Mode != "" && o.Mode != Off }
+
+// Starter starts one machine, the first time from a saved state. It implements
+// machine.Starter.
+type Starter struct {
+	Options
+	Bus *event.Bus
+
+	mu      sync.Mutex
+	started bool
+}
+
+// Start implements machine.Starter.
+func (s *Starter) Start(ctx context.Context, m machine.Machine, o machine.StartOptions) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.started || m.Running() {
+		return m.Start(ctx, o)
+	}
+	begin := time.Now()
+	saved, err := s.warm(ctx, m, o)
+	switch {
+	case err == nil:
+		s.started = true
+		s.Bus.Say(m.Name(), fmt.Sprintf("started warm, from the state of %s, in %.2f seconds", saved.Local().Format(time.DateTime), time.Since(begin).Seconds()))
+		return nil
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case s.Mode == Require:
+		return machine.Errorf(m.Name(), "cannot start warm: %w", err)
+	}
+	s.Bus.Log(event.Info, m.Name(), "starts cold: "+firstLine(err))
+	err = m.Start(ctx, o)
+	s.started = err == nil
+	return err
+}
+
+// firstLine is an error without the console that it may carry.
+func firstLine(err error) string {
+	text, rest, _ := strings.Cut(err.Error(), "\n")
+	for line := range strings.Lines(rest) {
+		if hint, ok := strings.CutPrefix(line, "hint: "); ok {
+			return text + " (hint: " + strings.TrimSpace(hint) + ")"
+		}
+	}
+	return text
+}
+
+// backend is a machine that can be saved and restored.
+type backend interface {
+	machine.Machine
+	machine.Saver
+	machine.Restorer
+}
+
+// warm restores a machine, and says when its state was saved.
+func (s *Starter) warm(ctx context.Context, m machine.Machine, o machine.StartOptions) (time.Time, error) {
+	b, ok := m.(backend)
+	if !ok {
+		return time.Time{}, errors.New("its kind of machine cannot be saved")
+	}
+	inputs, err := b.Inputs(o)
+	if err != nil {
+		return time.Time{}, err
+	}
+	inputs = append(inputs, machine.Input{Name: "ready point", Value: s.Ready.String()}, machine.Input{Name: "format", Value: fmt.Sprint(format)})
+	key := keyOf(inputs)
+	state, err := s.Store.open(ctx, key)
+	if err == nil {
+		err = s.restore(ctx, b, o, state)
+	}
+	var damage *damageError
+	switch {
+	case err == nil:
+		return state.manifest.Saved, nil
+	case ctx.Err() != nil:
+		return time.Time{}, err
+	case errors.Is(err, errNoState):
+		if reason := s.Store.explain(inputs); reason != "" {
+			err = fmt.Errorf("%w: %s", err, reason)
+		}
+	case errors.As(err, &damage), s.Save && state != nil:
+		err = errors.Join(err, s.Store.remove(state, key))
+	}
+	if !s.Save {
+		return time.Time{}, err
+	}
+	s.Bus.Say(m.Name(), firstLine(err)+"; it boots to be saved")
+	if err := s.save(ctx, b, o, key, inputs); err != nil {
+		return time.Time{}, err
+	}
+	// The test runs on a restored machine this time, too: what it finds does not
+	// depend on who came first.
+	if state, err = s.Store.open(ctx, key); err != nil {
+		return time.Time{}, err
+	}
+	if err := s.restore(ctx, b, o, state); err != nil {
+		return time.Time{}, errors.Join(fmt.Errorf("the state that was just saved: %w", err), s.Store.remove(state, key))
+	}
+	return state.manifest.Saved, nil
+}
+
+// restore starts a machine from a state and readies its guest.
+func (s *Starter) restore(ctx context.Context, b backend, o machine.StartOptions, st *state) error {
+	return b.Restore(ctx, o, st.files(), st.manifest.Hardware, func(ctx context.Context, sh machine.Shell) error {
+		if err := st.manifest.Guest.wake(ctx, sh); err != nil {
+			return err
+		}
+		// Whoever replaced a file did so before QEMU had opened it, or after.
+		return st.unchanged()
+	})
+}
+
+// save boots a machine and saves its state at the ready point. The machine does
+// not run then.
+func (s *Starter) save(ctx context.Context, b backend, o machine.StartOptions, key string, inputs []machine.Input) (err error) {
+	draft, err := s.Store.draft(key)
+	if err != nil {
+		return fmt.Errorf("saving: %w", err)
+	}
+	defer draft.discard()
+	if err := b.StartSavable(ctx, o, draft.files()); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, b.Release())
+		}
+	}()
+	g := &machine.Guest{Machine: b, Bus: s.Bus, Boot: o}
+	if err := s.Ready.await(ctx, g); err != nil {
+		return fmt.Errorf("its ready point, %s: %w", s.Ready, err)
+	}
+	sh, err := g.Shell(ctx)
+	if err != nil {
+		return err
+	}
+	guest, err := prepare(ctx, sh)
+	if err != nil {
+		return err
+	}
+	begin := time.Now()
+	hardware, err := b.Save(ctx)
+	if err != nil {
+		return err
+	}
+	if err := draft.commit(ctx, manifest{Inputs: inputs, Hardware: hardware, Guest: guest, Saved: time.Now().UTC()}); err != nil {
+		return fmt.Errorf("saving: %w", err)
+	}
+	s.Bus.Say(b.Name(), fmt.Sprintf("saved its state in %.2f seconds", time.Since(begin).Seconds()))
+	return nil
+}
