@@ -18,6 +18,7 @@ type command struct {
 	Export exportCommand `cmd:"" help:"Bring the closure of prebuilt tests into a binary cache."`
 	Import importCommand `cmd:"" help:"Bring the closure of prebuilt tests into another Nix store."`
 	Doctor doctorCommand `cmd:"" help:"Say what this machine lacks to run VM tests, and what mends it."`
+	Warm   warmCommand   `cmd:"" help:"Look after the saved states of machines that tests start from."`
 }
 
 func main() {
