@@ -157,8 +157,8 @@ exit 1`
 }
 
 // The clock is set again, up to a few times, as long as a command takes longer than
-// this. It is set to what it will be in half the time that the last one took, so
-// half of this is how wrong it can be.
+// this. It is set to what it will be in half the time that a command takes, but no
+// more than half of this, which is then how wrong it can be.
 const (
 	quickCommand = 80 * time.Millisecond
 	clockTries   = 8
@@ -174,19 +174,21 @@ func (g guest) wake(ctx context.Context, sh machine.Shell) error {
 		flags, data := m.arguments()
 		first = append(first, "mount", m.Source, m.Target, m.Type, strconv.FormatUint(flags, 10), data)
 	}
-	took, err := g.call(ctx, sh, "reseeding the random numbers of the restored guest, and mounting its shares", first, 0)
+	took, err := g.call(ctx, sh, "reseeding the random numbers of the restored guest, and mounting its shares", first...)
 	if err != nil {
 		return err
 	}
 	for range clockTries {
-		if took, err = g.call(ctx, sh, "setting the clock of the restored guest", nil, took); err != nil {
+		then := time.Now().Add(min(took, quickCommand) / 2)
+		took, err = g.call(ctx, sh, "setting the clock of the restored guest", "clock", fmt.Sprintf("%d.%09d", then.Unix(), then.Nanosecond()))
+		if err != nil {
 			return err
 		}
 		if took <= quickCommand {
 			break
 		}
 	}
-	if _, err := g.call(ctx, sh, "cleaning up in the restored guest", []string{"unlink", g.Program}, took); err != nil {
+	if _, err := g.call(ctx, sh, "cleaning up in the restored guest", "unlink", g.Program); err != nil {
 		return err
 	}
 	if g.Hook {
@@ -197,18 +199,14 @@ func (g guest) wake(ctx context.Context, sh machine.Shell) error {
 	return nil
 }
 
-// call has wakeProgram do something and set the clock; expected is how long that
-// may take. It returns how long it took.
-func (g guest) call(ctx context.Context, sh machine.Shell, what string, more []string, expected time.Duration) (time.Duration, error) {
-	var command strings.Builder
-	command.WriteString(machine.Quote(g.Program))
-	for _, argument := range more {
-		command.WriteString(" " + machine.Quote(argument))
+// call has wakeProgram do something, and returns how long that took.
+func (g guest) call(ctx context.Context, sh machine.Shell, what string, arguments ...string) (time.Duration, error) {
+	command := machine.Quote(g.Program)
+	for _, argument := range arguments {
+		command += " " + machine.Quote(argument)
 	}
 	begin := time.Now()
-	then := begin.Add(expected / 2)
-	fmt.Fprintf(&command, " clock %d.%09d", then.Unix(), then.Nanosecond())
-	_, err := run(ctx, sh, what, command.String())
+	_, err := run(ctx, sh, what, command)
 	return time.Since(begin), err
 }
 

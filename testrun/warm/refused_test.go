@@ -73,6 +73,29 @@ systemctl daemon-reload`)
 	said.find(t, "started warm, ")
 }
 
+// nixpkgs' start scripts make the image of a machine's store anew at each start: it is
+// what it was if its content is.
+func TestImageMadeAtEachStart(t *testing.T) {
+	l := newLab(t, "mini")
+	text, err := os.ReadFile(l.script)
+	must(t, err)
+	image := filepath.Join(filepath.Dir(l.script), "store.erofs")
+	made := strings.Replace(string(text), "file="+image, `file="$TMPDIR"/store.img`, 1)
+	made = strings.Replace(made, "\nexec ", "\ncat "+image+` >"$TMPDIR"/store.img`+"\nexec ", 1)
+	must(t, os.WriteFile(l.script, []byte(made), 0o755))
+	l.save(t)
+	g, said := l.machine(t, warm.Options{Mode: warm.Require})
+	succeed(t, g, "test -e /run/current-system/etc/hostname")
+	said.find(t, "started warm, ")
+
+	f, err := os.OpenFile(image, os.O_WRONLY|os.O_APPEND, 0)
+	must(t, err)
+	defer f.Close()
+	_, err = f.WriteString("x")
+	must(t, err)
+	l.refused(t, "files that QEMU was given have changed since it was saved: @state@/store.img")
+}
+
 // A guest under load is saved and restored as any other.
 func TestUnderLoad(t *testing.T) {
 	l := newLab(t, "mini")
