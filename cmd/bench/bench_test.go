@@ -102,13 +102,13 @@ func TestVerdict(t *testing.T) {
 func TestCurve(t *testing.T) {
 	c := curve{Name: "linear"}
 	for _, n := range []int{10, 100, 1000} {
-		c.Points = append(c.Points, point{Paths: n, Wall: spread{Median: time.Duration(n) * time.Millisecond}})
+		c.Points = append(c.Points, point{Size: n, Wall: spread{Median: time.Duration(n) * time.Millisecond}})
 	}
 	if got := c.exponent(); math.Abs(got-1) > 1e-9 {
 		t.Errorf("exponent %v, want 1", got)
 	}
 	file := filepath.Join(t.TempDir(), "plot.svg")
-	if err := writePlot(file, []curve{c, {Name: "failed"}, c}, "machine"); err != nil {
+	if err := writePlot(file, drawing{title: "Seconds by paths", base: 10}, []curve{c, {Name: "failed"}, c}, "machine"); err != nil {
 		t.Fatal(err)
 	}
 	text, err := os.ReadFile(file)
@@ -120,7 +120,7 @@ func TestCurve(t *testing.T) {
 	if len(labels) != 2 || labels[0][1] == labels[1][1] || strings.Contains(string(text), "failed") {
 		t.Errorf("labels %q in\n%s", labels, text)
 	}
-	if err := writePlot(file, nil, ""); err == nil {
+	if err := writePlot(file, drawing{base: 10}, nil, ""); err == nil {
 		t.Error("nothing was drawn")
 	}
 }

@@ -99,7 +99,7 @@ func (c *driverCommand) Run(ctx context.Context, out *cli.IO) error {
 		return err
 	}
 	defer os.RemoveAll(b.dir)
-	report := &driverReport{ours: figures{}, theirs: figures{}, judged: c.Scale == 1, runs: c.Runs}
+	report := &driverReport{table: driverTable, ours: figures{}, theirs: figures{}, judged: c.Scale == 1, runs: c.Runs}
 	if err := report.describe(ctx); err != nil {
 		return err
 	}
@@ -131,27 +131,10 @@ func (c *driverCommand) Run(ctx context.Context, out *cli.IO) error {
 	}
 	report.missing = b.missing
 	rows := report.rows()
-	if c.JSON {
-		err = out.JSON(rows)
-	} else {
-		_, err = io.WriteString(out.Stdout, report.text(rows))
-	}
-	if err == nil && c.Markdown != "" {
-		err = report.writeMarkdown(c.Markdown, rows)
-	}
-	if err != nil {
+	if err := report.print(out, rows, c.JSON, c.Markdown); err != nil {
 		return err
 	}
-	var missed []string
-	for _, row := range rows {
-		if row.Verdict == missedTarget {
-			missed = append(missed, row.What+", "+row.Guest)
-		}
-	}
-	if missed != nil {
-		return cli.WithExitCode(cli.ExitFailed, fmt.Errorf("missed: %s", strings.Join(missed, "; ")))
-	}
-	return nil
+	return missedOf(rows)
 }
 
 // driverBench is the place where both sides run.

@@ -3,14 +3,16 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"math"
-	"os"
 	"os/exec"
 	"runtime"
 	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"vm-prebuild/cmd/internal/cli"
 )
 
 // driverRow is a line of the table.
@@ -39,6 +41,7 @@ type driverLine struct {
 	ratio     float64 // theirs must be so many times ours; 0: not judged
 	limit     float64 // ours must be less; 0: not judged
 	elsewhere string
+	alone     bool // there is nothing to compare it with
 }
 
 var driverLines = []driverLine{
@@ -66,8 +69,30 @@ var driverLines = []driverLine{
 	{figure: "copy-out-shell mini", what: "copy 64 MiB out, no shared directory", unit: "s", factor: 1, ratio: 5},
 }
 
+// table is what a report looks like.
+type table struct {
+	lines   []driverLine
+	heads   []string
+	heading string // begins the section of the document
+	intro   func(*driverReport) string
+}
+
+var driverTable = table{
+	lines:   driverLines,
+	heads:   []string{"what", "guest", "Python's algorithm", "nixos-test-run", "ratio", "target", "", "Python driver elsewhere"},
+	heading: driverHeading,
+	intro: func(r *driverReport) string {
+		missing := ""
+		if r.missing != "" {
+			missing = " (here it does not import " + r.missing + ", which are not installed)"
+		}
+		return fmt.Sprintf(driverIntro, r.machine, missing, r.failures())
+	},
+}
+
 // driverReport is all that was measured, and where.
 type driverReport struct {
+	table
 	ours, theirs figures
 	judged       bool
 	runs         int
@@ -107,8 +132,11 @@ func (r *driverReport) failures() string {
 // rows are the lines for which there are figures.
 func (r *driverReport) rows() []driverRow {
 	var rows []driverRow
-	for _, l := range driverLines {
+	for _, l := range r.lines {
 		ours, theirs := r.ours.median(l.figure), r.theirs.median(l.figure)
+		if l.alone {
+			theirs = 0
+		}
 		if math.IsNaN(ours) || math.IsNaN(theirs) {
 			continue
 		}
@@ -135,10 +163,12 @@ func (r *driverReport) rows() []driverRow {
 	return rows
 }
 
-var driverHeads = []string{"what", "guest", "Python's algorithm", "nixos-test-run", "ratio", "target", "", "Python driver elsewhere"}
-
-func (row driverRow) cells() []string {
+// cells are those of as many columns as there are heads.
+func (r *driverReport) cells(row driverRow) []string {
 	figure := func(v float64) string {
+		if v == 0 {
+			return "–"
+		}
 		digits := 3
 		if v >= 100 {
 			digits = int(math.Log10(v)) + 1
@@ -146,29 +176,29 @@ func (row driverRow) cells() []string {
 		return strconv.FormatFloat(v, 'g', digits, 64) + " " + row.Unit
 	}
 	ratio := "–"
-	if row.Ours > 0 {
+	if row.Ours > 0 && row.Theirs > 0 {
 		ratio = fmt.Sprintf("%.1f ×", row.Theirs/row.Ours)
 	}
 	elsewhere := "–"
 	if row.Elsewhere != "" {
 		elsewhere = row.Elsewhere + " " + row.Unit
 	}
-	return []string{row.What, row.Guest, figure(row.Theirs), figure(row.Ours), ratio, row.Target, row.Verdict, elsewhere}
+	return []string{row.What, row.Guest, figure(row.Theirs), figure(row.Ours), ratio, row.Target, row.Verdict, elsewhere}[:len(r.heads)]
 }
 
 func (r *driverReport) text(rows []driverRow) string {
 	var text strings.Builder
 	fmt.Fprintf(&text, "%s.%s\n\n", r.machine, r.failures())
 	table := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, strings.Join(driverHeads, "\t"))
+	fmt.Fprintln(table, strings.Join(r.heads, "\t"))
 	for _, row := range rows {
-		fmt.Fprintln(table, strings.Join(row.cells(), "\t"))
+		fmt.Fprintln(table, strings.Join(r.cells(row), "\t"))
 	}
 	_ = table.Flush() // a strings.Builder takes everything
 	return text.String()
 }
 
-// driverHeading begins the section of the document. Nothing comes after it.
+// driverHeading begins the section of the document.
 const driverHeading = "\n## The driver\n"
 
 const driverIntro = `
@@ -188,22 +218,41 @@ has what nixpkgs' driver itself needed on another machine.%s
 
 `
 
-// writeMarkdown replaces the driver's section of the document.
+// writeMarkdown replaces the section of the document.
 func (r *driverReport) writeMarkdown(file string, rows []driverRow) error {
-	old, err := os.ReadFile(file)
-	if err != nil && !os.IsNotExist(err) {
-		return err
-	}
-	text, _, _ := strings.Cut(string(old), driverHeading)
-	missing := ""
-	if r.missing != "" {
-		missing = " (here it does not import " + r.missing + ", which are not installed)"
-	}
 	var section strings.Builder
-	fmt.Fprintf(&section, driverHeading+driverIntro, r.machine, missing, r.failures())
-	fmt.Fprintf(&section, "| %s |\n|%s\n", strings.Join(driverHeads, " | "), strings.Repeat("---|", len(driverHeads)))
+	section.WriteString(r.intro(r))
+	fmt.Fprintf(&section, "| %s |\n|%s\n", strings.Join(r.heads, " | "), strings.Repeat("---|", len(r.heads)))
 	for _, row := range rows {
-		fmt.Fprintf(&section, "| %s |\n", strings.Join(row.cells(), " | "))
+		fmt.Fprintf(&section, "| %s |\n", strings.Join(r.cells(row), " | "))
 	}
-	return writeFile(file, text+section.String())
+	return writeSection(file, r.heading, section.String())
+}
+
+// print shows the report, and writes it into a document if there is one.
+func (r *driverReport) print(out *cli.IO, rows []driverRow, asJSON bool, document string) error {
+	var err error
+	if asJSON {
+		err = out.JSON(rows)
+	} else {
+		_, err = io.WriteString(out.Stdout, r.text(rows))
+	}
+	if err == nil && document != "" {
+		err = r.writeMarkdown(document, rows)
+	}
+	return err
+}
+
+// missedOf is an error that names the lines that missed their target.
+func missedOf(rows []driverRow) error {
+	var missed []string
+	for _, row := range rows {
+		if row.Verdict == missedTarget {
+			missed = append(missed, row.What+", "+row.Guest)
+		}
+	}
+	if missed == nil {
+		return nil
+	}
+	return cli.WithExitCode(cli.ExitFailed, fmt.Errorf("missed: %s", strings.Join(missed, "; ")))
 }

@@ -21,6 +21,7 @@ func TestMedianOfFigures(t *testing.T) {
 // TestDriverVerdicts judges by a ratio, by a limit and not at all.
 func TestDriverVerdicts(t *testing.T) {
 	r := &driverReport{
+		table:  driverTable,
 		judged: true,
 		theirs: figures{"command mini": {0.003}, "command systemd": {0.003}, "start played": {0.4}, "command played": {1}},
 		ours:   figures{"command mini": {0.002}, "command systemd": {0.0021}, "start played": {0.101}, "command played": {1}},
@@ -41,24 +42,28 @@ func TestDriverVerdicts(t *testing.T) {
 	}
 }
 
-// TestDocument has the two halves of the document written in turns: neither
-// loses the other.
+// TestDocument has the parts of the document written in turns: none loses
+// another.
 func TestDocument(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "benchmarks.md")
-	driver := &driverReport{ours: figures{"start played": {0.05}}, theirs: figures{"start played": {0.4}}, missing: "pydantic"}
+	driver := &driverReport{table: driverTable, ours: figures{"start played": {0.05}}, theirs: figures{"start played": {0.4}}, missing: "pydantic"}
+	warm := &driverReport{table: (&warmBench{command: &warmCommand{Clones: 8}}).table(), ours: figures{"start mini": {0.2}, "clones mini": {2.5}}, theirs: figures{"start mini": {6}}}
 	for range 2 {
 		if err := (&report{}).writeMarkdown(file); err != nil {
 			t.Fatal(err)
 		}
-		if err := driver.writeMarkdown(file, driver.rows()); err != nil {
-			t.Fatal(err)
+		for _, r := range []*driverReport{driver, warm} {
+			if err := r.writeMarkdown(file, r.rows()); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 	text, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, part := range []string{"# Benchmarks\n", driverHeading, "does not import pydantic", "| from exec to the start script | played | 400 ms | 50 ms | 8.0 × |"} {
+	for _, part := range []string{"# Benchmarks\n", driverHeading, "does not import pydantic", "| from exec to the start script | played | 400 ms | 50 ms | 8.0 × |",
+		warmHeading, "| to the first answer | mini | 6 s | 0.2 s | 30.0 × |", "| 8 at once, all answer | mini | – | 2.5 s | – |"} {
 		if n := strings.Count(string(text), part); n != 1 {
 			t.Errorf("%q is there %d times:\n%s", part, n, text)
 		}

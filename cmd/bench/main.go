@@ -8,18 +8,21 @@ import (
 
 	"vm-prebuild/cmd/internal/cli"
 	"vm-prebuild/cmd/internal/synthetic"
+	"vm-prebuild/testrun/reaper"
 )
 
 type command struct {
 	Run      runCommand      `cmd:"" help:"Measure all jobs, or some, and judge them by their targets."`
 	Scale    scaleCommand    `cmd:"" help:"Measure how cost grows with the number of store paths."`
 	Driver   driverCommand   `cmd:"" help:"Measure the test driver next to the Python driver's algorithm."`
+	Warm     warmCommand     `cmd:"" help:"Measure machines that are restored next to such that boot."`
 	Generate generateCommand `cmd:"" help:"Write a synthetic closure."`
 	Sample   sampleCommand   `cmd:"" hidden:""`
 	Guest    guestCommand    `cmd:"" name:"play-guest" hidden:""`
 }
 
 func main() {
+	reaper.Main()
 	cli.App{
 		Name:        "bench",
 		Description: "Measure vm-prebuild's tools against what people use now: the same job on fresh file systems, taking turns.",
@@ -28,6 +31,7 @@ func main() {
 			{Text: "Does it work at all?", Command: "bench run --scale 0.02 --runs 1"},
 			{Text: "One line of the table", Command: "bench run --lines 'copy and register.*btrfs'"},
 			{Text: "The test driver", Command: "bench driver --markdown docs/benchmarks.md"},
+			{Text: "Warm machines", Command: "bench warm --markdown docs/benchmarks.md --svg docs/warm.svg"},
 			{Text: "How does it grow?", Command: "bench scale --svg docs/scaling.svg"},
 		},
 		ExitStatus: []cli.Status{

@@ -34,13 +34,20 @@ type plotTick struct {
 	Label string
 }
 
+// drawing says what curves are of.
+type drawing struct {
+	title string
+	base  float64 // of the powers that the x axis names
+}
+
 // writePlot draws the curves with logarithmic axes, on which what is in
-// proportion to the number of paths is a line of slope 1.
-func writePlot(file string, curves []curve, machine string) error {
+// proportion to the size is a line of slope 1.
+func writePlot(file string, d drawing, curves []curve, machine string) error {
+	logX := func(x int) float64 { return math.Log(float64(x)) / math.Log(d.base) }
 	minX, maxX, minY, maxY := math.Inf(1), math.Inf(-1), math.Inf(1), math.Inf(-1)
 	for _, c := range curves {
 		for _, p := range c.Points {
-			x, y := math.Log10(float64(p.Paths)), math.Log10(p.Wall.Median.Seconds())
+			x, y := logX(p.Size), math.Log10(p.Wall.Median.Seconds())
 			minX, maxX, minY, maxY = min(minX, x), max(maxX, x), min(minY, y), max(maxY, y)
 		}
 	}
@@ -53,12 +60,12 @@ func writePlot(file string, curves []curve, machine string) error {
 
 	data := struct {
 		Width, Height, Left, Right, Top, Bottom, Labels int
-		Machine                                         string
+		Title, Machine                                  string
 		X, Y                                            []plotTick
 		Lines                                           []plotLine
-	}{plotWidth, plotHeight, plotLeft, plotRight, plotTop, plotBottom, plotLabels, machine, nil, nil, nil}
+	}{plotWidth, plotHeight, plotLeft, plotRight, plotTop, plotBottom, plotLabels, d.title, machine, nil, nil, nil}
 	for x := minX; x <= maxX; x++ {
-		data.X = append(data.X, plotTick{atX(x), fmt.Sprintf("%.0f", math.Pow(10, x))})
+		data.X = append(data.X, plotTick{atX(x), fmt.Sprintf("%.0f", math.Pow(d.base, x))})
 	}
 	for y := minY; y <= maxY; y++ {
 		data.Y = append(data.Y, plotTick{atY(y), fmt.Sprintf("%g s", math.Pow(10, y))})
@@ -69,7 +76,7 @@ func writePlot(file string, curves []curve, machine string) error {
 		}
 		line := plotLine{Name: c.Name, Colour: colours[i%len(colours)]}
 		for _, p := range c.Points {
-			x, y := atX(math.Log10(float64(p.Paths))), atY(math.Log10(p.Wall.Median.Seconds()))
+			x, y := atX(logX(p.Size)), atY(math.Log10(p.Wall.Median.Seconds()))
 			line.Points += fmt.Sprintf("%.1f,%.1f ", x, y)
 			line.Dots = append(line.Dots, [2]float64{x, y})
 			line.EndX, line.EndY, line.LabelY = x, y, y

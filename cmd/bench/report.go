@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -204,7 +205,7 @@ time, and nix-store --load-db.
 
 `
 
-// writeMarkdown writes the report as a document, and keeps the driver's section.
+// writeMarkdown writes the report as a document, and keeps its sections.
 func (r *report) writeMarkdown(file string) error {
 	var text strings.Builder
 	fmt.Fprintf(&text, markdownIntro, r.machine())
@@ -212,12 +213,38 @@ func (r *report) writeMarkdown(file string) error {
 	for _, res := range r.Results {
 		fmt.Fprintf(&text, "| %s |\n", strings.Join(res.row(), " | "))
 	}
-	old, err := os.ReadFile(file)
-	if err != nil && !os.IsNotExist(err) {
+	_, sections, err := readDocument(file)
+	if err != nil {
 		return err
 	}
-	if _, driver, ok := strings.Cut(string(old), driverHeading); ok {
-		text.WriteString(driverHeading + driver)
+	return writeFile(file, text.String()+strings.Join(sections, ""))
+}
+
+// readDocument splits a document, if there is one, before the headings of its
+// sections.
+func readDocument(file string) (beginning string, sections []string, err error) {
+	text, err := os.ReadFile(file)
+	if err != nil && !os.IsNotExist(err) {
+		return "", nil, err
 	}
-	return writeFile(file, text.String())
+	const heading = "\n## "
+	parts := strings.Split(string(text), heading)
+	for _, part := range parts[1:] {
+		sections = append(sections, heading+part)
+	}
+	return parts[0], sections, nil
+}
+
+// writeSection replaces a section of a document, or appends it.
+func writeSection(file, heading, text string) error {
+	beginning, sections, err := readDocument(file)
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(sections, func(s string) bool { return strings.HasPrefix(s, heading) })
+	if i < 0 {
+		i, sections = len(sections), append(sections, "")
+	}
+	sections[i] = heading + text
+	return writeFile(file, beginning+strings.Join(sections, ""))
 }

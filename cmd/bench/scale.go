@@ -29,19 +29,19 @@ type curve struct {
 }
 
 type point struct {
-	Paths  int    `json:"paths"`
+	Size   int    `json:"size"` // store paths, or MiB of memory
 	Wall   spread `json:"wall"`
 	MaxRSS int64  `json:"maxRssBytes"`
 }
 
 // exponent is how cost has grown over the upper half of the points: 1 is in
-// proportion to the number of paths.
+// proportion to the size.
 func (c curve) exponent() float64 {
 	if len(c.Points) < 2 {
 		return math.NaN()
 	}
 	from, to := c.Points[(len(c.Points)-1)/2], c.Points[len(c.Points)-1]
-	return math.Log(to.Wall.Median.Seconds()/from.Wall.Median.Seconds()) / math.Log(float64(to.Paths)/float64(from.Paths))
+	return math.Log(to.Wall.Median.Seconds()/from.Wall.Median.Seconds()) / math.Log(float64(to.Size)/float64(from.Size))
 }
 
 // Run measures.
@@ -63,7 +63,7 @@ func (c *scaleCommand) Run(ctx context.Context, out *cli.IO) error {
 		return err
 	}
 	if c.SVG != "" {
-		if err := writePlot(c.SVG, curves, machine); err != nil {
+		if err := writePlot(c.SVG, drawing{title: "Seconds by store paths in the closure", base: 10}, curves, machine); err != nil {
 			return err
 		}
 	}
@@ -107,7 +107,7 @@ func (c *scaleCommand) measure(ctx context.Context, l *lab, out *cli.IO) ([]curv
 				curves[i].Error = side.Error
 				continue
 			}
-			curves[i].Points = append(curves[i].Points, point{Paths: n, Wall: side.Wall, MaxRSS: side.MaxRSS})
+			curves[i].Points = append(curves[i].Points, point{Size: n, Wall: side.Wall, MaxRSS: side.MaxRSS})
 		}
 	}
 	return curves, r.machine(), nil
@@ -145,7 +145,7 @@ func curvesTable(counts []int, curves []curve) string {
 		for _, n := range counts {
 			wall := "–"
 			for _, p := range c.Points {
-				if p.Paths == n {
+				if p.Size == n {
 					wall = seconds(p.Wall.Median)
 				}
 				memory = max(memory, p.MaxRSS)

@@ -1,0 +1,403 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"vm-prebuild/cmd/internal/cli"
+	"vm-prebuild/testrun/accel"
+	"vm-prebuild/testrun/event"
+	"vm-prebuild/testrun/machine"
+	"vm-prebuild/testrun/qemu"
+	"vm-prebuild/testrun/reaper"
+	"vm-prebuild/testrun/startcommand"
+	"vm-prebuild/testrun/vlan"
+	"vm-prebuild/testrun/warm"
+)
+
+type warmCommand struct {
+	Guests   string `default:"cmd/bench/testdata/warm.nix" placeholder:"FILE" help:"Expression of the machines. Default: ${default}."`
+	Runs     int    `default:"5" help:"Starts of each kind; medians are compared. Default: ${default}."`
+	Clones   int    `default:"8" help:"Machines that are restored at once. Default: ${default}."`
+	Sizes    []int  `default:"128,256,512,1024,2048,4096,8192" placeholder:"MIB" help:"Sizes of memory to draw. Default: ${default}."`
+	Markdown string `placeholder:"FILE" help:"Write the results into a section of this document, too."`
+	SVG      string `name:"svg" placeholder:"FILE" help:"Measure all sizes of memory, too, and draw the results."`
+	JSON     bool   `name:"json" help:"Print JSON instead of text."`
+}
+
+// warmGuest is a machine at the point at which it is saved.
+type warmGuest struct {
+	name  string // and its kind, in warm.nix
+	ready string
+}
+
+var warmGuests = []warmGuest{{mini, "shell"}, {systemd, "unit:multi-user.target"}}
+
+// smallest is the least memory, in MiB, with which a guest boots.
+var smallest = map[string]int{mini: 128, systemd: 256}
+
+var warmLines = []driverLine{
+	{figure: "start mini", what: "to the first answer", unit: "s", factor: 1, ratio: 25},
+	{figure: "start systemd", what: "to the first answer after multi-user.target", unit: "s", factor: 1, ratio: 100},
+	{figure: "restore mini", what: "restored to the first answer", unit: "s", factor: 1, limit: 0.5, alone: true},
+	{figure: "restore systemd", what: "restored to the first answer", unit: "s", factor: 1, limit: 0.5, alone: true},
+	{figure: "clones mini", what: "%d at once, all answer", unit: "s", factor: 1, limit: 3, alone: true},
+	{figure: "clones systemd", what: "%d at once, all answer", unit: "s", factor: 1, limit: 3, alone: true},
+	{figure: "private mini", what: "a clone's own memory", unit: "MB", factor: 1e-6, limit: 80, alone: true},
+	{figure: "private systemd", what: "a clone's own memory", unit: "MB", factor: 1e-6, limit: 80, alone: true},
+	{figure: "save mini", what: "saving, beyond writing what memory was touched", unit: "s", factor: 1, limit: 1, alone: true},
+	{figure: "save systemd", what: "saving, beyond writing what memory was touched", unit: "s", factor: 1, limit: 1, alone: true},
+	{figure: "touched mini", what: "memory that was touched", unit: "MB", factor: 1e-6, alone: true},
+	{figure: "touched systemd", what: "memory that was touched", unit: "MB", factor: 1e-6, alone: true},
+}
+
+// Run measures.
+func (c *warmCommand) Run(ctx context.Context, out *cli.IO) error {
+	if c.Runs < 1 || c.Clones < 1 {
+		return cli.Usagef("--runs and --clones must be at least 1")
+	}
+	b := &warmBench{command: c, log: out.Stderr, cold: figures{}, warm: figures{}}
+	if err := b.prepare(ctx); err != nil {
+		return err
+	}
+	defer os.RemoveAll(b.dir)
+	report := &driverReport{table: b.table(), ours: b.warm, theirs: b.cold, judged: true, runs: c.Runs}
+	if err := report.describe(ctx); err != nil {
+		return err
+	}
+	for _, g := range warmGuests {
+		if err := b.measure(ctx, g); err != nil {
+			return fmt.Errorf("%s: %w", g.name, err)
+		}
+	}
+	rows := report.rows()
+	if err := report.print(out, rows, c.JSON, c.Markdown); err != nil {
+		return err
+	}
+	if c.SVG != "" {
+		curves, err := b.sizes(ctx)
+		if err != nil {
+			return err
+		}
+		if err := writePlot(c.SVG, drawing{title: "Seconds to the first answer by MiB of memory", base: 2}, curves, report.machine); err != nil {
+			return err
+		}
+	}
+	return missedOf(rows)
+}
+
+// warmBench is the place where machines are booted and restored.
+type warmBench struct {
+	command    *warmCommand
+	log        io.Writer
+	dir        string
+	starts     map[string]string
+	tcg        bool
+	cold, warm figures
+}
+
+func (b *warmBench) table() table {
+	lines := slices.Clone(warmLines)
+	for i := range lines {
+		lines[i].what = strings.ReplaceAll(lines[i].what, "%d", strconv.Itoa(b.command.Clones))
+	}
+	return table{lines: lines, heads: []string{"what", "guest", "booted", "restored", "ratio", "target", ""}, heading: warmHeading,
+		intro: func(r *driverReport) string { return fmt.Sprintf(warmIntro, r.machine) }}
+}
+
+func (b *warmBench) prepare(ctx context.Context) (err error) {
+	b.tcg = !accel.Probe(ctx).KVM
+	sizes, err := json.Marshal(b.command.Sizes)
+	if err != nil {
+		return err
+	}
+	if b.command.SVG == "" {
+		sizes = []byte("[]")
+	}
+	build := exec.CommandContext(ctx, "nix-build", b.command.Guests, "--no-out-link", "--argstr", "sizes", string(sizes))
+	build.Stderr = b.log
+	file, err := build.Output()
+	if err != nil {
+		return fmt.Errorf("build the machines of %s: %w\nhint: . nix/offline/env.sh", b.command.Guests, err)
+	}
+	text, err := os.ReadFile(strings.TrimSpace(string(file)))
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(text, &b.starts); err != nil {
+		return fmt.Errorf("%s: %w", b.command.Guests, err)
+	}
+	b.dir, err = os.MkdirTemp("", "bench")
+	return err
+}
+
+// measure boots and restores a guest, in turns.
+func (b *warmBench) measure(ctx context.Context, g warmGuest) error {
+	ready, err := warm.ParseReady(g.ready)
+	if err != nil {
+		return err
+	}
+	store := warm.Store{Dir: filepath.Join(b.dir, g.name)}
+	if err := b.save(ctx, g, ready, store); err != nil {
+		return err
+	}
+	add := func(to figures, name string, value float64) {
+		to[name+" "+g.name] = append(to[name+" "+g.name], value)
+	}
+	for n := range b.command.Runs {
+		for _, cold := range [][]bool{{true, false}, {false, true}}[n%2] {
+			o := warm.Options{Mode: warm.Require, Ready: ready, Store: store}
+			if cold {
+				o.Mode = warm.Off
+			}
+			took, _, err := b.start(ctx, g.name, o, 1)
+			if err != nil {
+				return err
+			}
+			if cold {
+				add(b.cold, "start", took)
+			} else {
+				add(b.warm, "start", took)
+				add(b.warm, "restore", took)
+			}
+		}
+		took, private, err := b.start(ctx, g.name, warm.Options{Mode: warm.Require, Ready: ready, Store: store}, b.command.Clones)
+		if err != nil {
+			return err
+		}
+		add(b.warm, "clones", took)
+		add(b.warm, "private", private)
+	}
+	return os.RemoveAll(store.Dir)
+}
+
+// save saves the state, several times, and compares with writing its memory.
+func (b *warmBench) save(ctx context.Context, g warmGuest, ready warm.Ready, store warm.Store) error {
+	for range b.command.Runs {
+		if err := os.RemoveAll(store.Dir); err != nil {
+			return err
+		}
+		var saving float64
+		sink := sinkFunc(func(r event.Record) {
+			if log, ok := r.Event.(event.Log); ok {
+				_, _ = fmt.Sscanf(log.Text, "saved its state in %g seconds", &saving)
+			}
+		})
+		if _, _, err := b.start(ctx, g.name, warm.Options{Mode: warm.Auto, Save: true, Ready: ready, Store: store}, 1, sink); err != nil {
+			return err
+		}
+		if saving == 0 {
+			return errors.New("it was not saved")
+		}
+		rams, err := filepath.Glob(filepath.Join(store.Dir, "*", "ram"))
+		if err != nil || len(rams) != 1 {
+			return errors.Join(err, fmt.Errorf("its memory is not in %s", store.Dir))
+		}
+		writing, touched, err := b.rewrite(ctx, rams[0])
+		if err != nil {
+			return err
+		}
+		b.warm["save "+g.name] = append(b.warm["save "+g.name], saving-writing)
+		b.warm["touched "+g.name] = append(b.warm["touched "+g.name], touched)
+		fmt.Fprintf(b.log, "%s: saved in %.2f s; writing its %.0f MB takes %.2f s\n", g.name, saving, touched/1e6, writing)
+	}
+	return nil
+}
+
+// rewrite copies what is in a sparse file, and says how long that takes, in
+// seconds, and how much it is, in bytes.
+func (b *warmBench) rewrite(ctx context.Context, file string) (took, size float64, err error) {
+	var st unix.Stat_t
+	if err := unix.Stat(file, &st); err != nil {
+		return 0, 0, &os.PathError{Op: "stat", Path: file, Err: err}
+	}
+	begin := time.Now()
+	copied := filepath.Join(b.dir, "copy")
+	if out, err := exec.CommandContext(ctx, "sh", "-c", `cp --sparse=auto --reflink=never "$0" "$1" && sync "$1"`, file, copied).CombinedOutput(); err != nil {
+		return 0, 0, fmt.Errorf("copy %s: %w: %s", file, err, out)
+	}
+	return time.Since(begin).Seconds(), float64(st.Blocks * 512), os.Remove(copied)
+}
+
+// start starts clones of one machine at once. It returns how long it took until
+// all have answered at the ready point, in seconds, and their median private
+// memory, in bytes.
+func (b *warmBench) start(ctx context.Context, name string, o warm.Options, clones int, sinks ...event.Sink) (took, private float64, err error) {
+	dir, err := os.MkdirTemp(b.dir, "m")
+	if err != nil {
+		return 0, 0, err
+	}
+	defer os.RemoveAll(dir)
+	r, err := reaper.Start()
+	if err != nil {
+		return 0, 0, err
+	}
+	defer r.Close()
+	v, err := vlan.Start(1, filepath.Join(dir, "vde1.ctl"), vlan.Options{})
+	if err != nil {
+		return 0, 0, err
+	}
+	defer v.Close()
+	guests := make([]*machine.Guest, clones)
+	for i := range guests {
+		guests[i], err = b.machine(filepath.Join(dir, strconv.Itoa(i)), name, o, v, r, event.NewBus(sinks...))
+		if err != nil {
+			return 0, 0, err
+		}
+		defer guests[i].Machine.Release()
+	}
+	failed := make([]error, clones)
+	var wg sync.WaitGroup
+	begin := time.Now()
+	for i, g := range guests {
+		wg.Go(func() { failed[i] = firstAnswer(ctx, g, o) })
+	}
+	wg.Wait()
+	took = time.Since(begin).Seconds()
+	if err := errors.Join(failed...); err != nil {
+		return 0, 0, err
+	}
+	own := figures{}
+	for _, g := range guests {
+		bytes, err := privateMemory(g.Machine.(machine.HasProcess).PID())
+		if err != nil {
+			return 0, 0, err
+		}
+		own[""] = append(own[""], float64(bytes))
+	}
+	fmt.Fprintf(b.log, "%s: %d × %s: %.2f s\n", name, clones, o.Mode, took)
+	return took, own.median(""), nil
+}
+
+// firstAnswer starts a machine and has it answer at its ready point. The limit is
+// that of a cold boot on a slow machine.
+func firstAnswer(ctx context.Context, g *machine.Guest, o warm.Options) error {
+	const limit = 5 * time.Minute
+	if unit, ok := strings.CutPrefix(o.Ready.String(), "unit:"); ok && o.Mode == warm.Off {
+		if err := g.WaitForUnit(ctx, unit, "", limit); err != nil {
+			return err
+		}
+	}
+	_, err := g.Succeed(ctx, []string{"true"}, limit)
+	return err
+}
+
+func (b *warmBench) machine(dir, name string, o warm.Options, v *vlan.VLAN, r *reaper.Reaper, bus *event.Bus) (*machine.Guest, error) {
+	shared := filepath.Join(dir, "shared")
+	if err := os.MkdirAll(shared, 0o700); err != nil {
+		return nil, err
+	}
+	g := &machine.Guest{
+		Machine: qemu.New(qemu.Config{
+			Name:        name,
+			Command:     startcommand.Command{Script: b.starts[name]},
+			Dirs:        machine.Dirs{State: filepath.Join(dir, "state"), Shared: shared, Out: dir},
+			ForceTCG:    func() (bool, error) { return b.tcg, nil },
+			BootTimeout: 5 * time.Minute,
+			Bus:         bus,
+			Reaper:      r,
+		}),
+		Bus:  bus,
+		Boot: machine.StartOptions{Env: append(os.Environ(), "QEMU_VDE_SOCKET_1="+v.Dir())},
+	}
+	if o.Mode != warm.Off {
+		g.Starter = &warm.Starter{Options: o, Bus: bus}
+	}
+	return g, nil
+}
+
+// privateMemory is what nobody shares with a process, in bytes.
+func privateMemory(pid int) (sum int64, err error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(text)) {
+		name, rest, _ := strings.Cut(line, ":")
+		if name != "Private_Dirty" && name != "Private_Clean" {
+			continue
+		}
+		kib, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("smaps_rollup: %q: %w", line, err)
+		}
+		sum += kib << 10
+	}
+	return sum, nil
+}
+
+// sinkFunc is called for each record.
+type sinkFunc func(event.Record)
+
+// Handle implements event.Sink.
+func (f sinkFunc) Handle(r event.Record) { f(r) }
+
+// Close implements event.Sink.
+func (sinkFunc) Close() error { return nil }
+
+// sizes measures guests with memory of all sizes.
+func (b *warmBench) sizes(ctx context.Context) ([]curve, error) {
+	var curves []curve
+	for _, g := range warmGuests {
+		ready, err := warm.ParseReady(g.ready)
+		if err != nil {
+			return nil, err
+		}
+		cold, restored := curve{Name: g.name + " booted"}, curve{Name: g.name + " restored"}
+		for _, size := range b.command.Sizes {
+			if size < smallest[g.name] {
+				continue
+			}
+			name := g.name + strconv.Itoa(size)
+			o := warm.Options{Mode: warm.Auto, Save: true, Ready: ready, Store: warm.Store{Dir: filepath.Join(b.dir, name)}}
+			if _, _, err := b.start(ctx, name, o, 1); err != nil {
+				return nil, fmt.Errorf("%s: %w", name, err)
+			}
+			for mode, c := range map[warm.Mode]*curve{warm.Off: &cold, warm.Require: &restored} {
+				o.Mode, o.Save = mode, false
+				var samples []sample
+				for range b.command.Runs {
+					took, _, err := b.start(ctx, name, o, 1)
+					if err != nil {
+						return nil, fmt.Errorf("%s: %w", name, err)
+					}
+					samples = append(samples, sample{Wall: time.Duration(took * float64(time.Second))})
+				}
+				c.Points = append(c.Points, point{Size: size, Wall: spreadOf(samples, func(s sample) time.Duration { return s.Wall })})
+			}
+			if err := os.RemoveAll(o.Store.Dir); err != nil {
+				return nil, err
+			}
+		}
+		curves = append(curves, cold, restored)
+	}
+	return curves, nil
+}
+
+// warmHeading begins the section of the document.
+const warmHeading = "\n## Warm machines\n"
+
+const warmIntro = `
+Written by ` + "`bench warm --markdown`" + `, not by hand. %s.
+
+The same machine is booted and restored from its state, in turns, until its root
+shell has answered a first command. The states are in the page cache, as they are after
+the first of several tests. *mini* and *systemd* are the guests of nix/offline, with 512
+and 1,024 MiB of memory and their store from an image. A clone's own memory is what its
+QEMU shares with nobody. Writing touched memory is ` + "`cp`" + ` of the sparse file, and
+` + "`sync`" + ` of the copy.
+
+`
