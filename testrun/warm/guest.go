@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -80,7 +81,9 @@ func prepare(ctx context.Context, sh machine.Shell) (g guest, err error) {
 
 // run runs a command that must succeed and returns its output.
 func run(ctx context.Context, sh machine.Shell, what, command string) (string, error) {
-	r, err := sh.Run(ctx, command, commandLimit)
+	ctx, cancel := context.WithTimeoutCause(ctx, commandLimit, fmt.Errorf("the guest needs more than %v", commandLimit))
+	defer cancel()
+	r, err := sh.Run(ctx, command, 0)
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", what, err)
 	}
@@ -156,39 +159,33 @@ exit 1`
 	return strings.TrimSpace(machine.Text(r.Stdout)), nil
 }
 
-// The clock is set again, up to a few times, as long as a command takes longer than
-// this. It is set to what it will be in half the time that a command takes, but no
-// more than half of this, which is then how wrong it can be.
+// The guest's clock is read again, up to a few times, as long as that takes longer
+// than this: by half of it the clock can be wrong afterwards.
 const (
-	quickCommand = 80 * time.Millisecond
+	quickReading = 80 * time.Millisecond
 	clockTries   = 8
 )
 
 // wake gives a restored guest entropy that no other clone has, mounts what prepare
-// has unmounted, and tells the guest what time it is.
+// has unmounted, and tells the guest what time it is: all by one program, as an
+// emulated CPU takes long for each.
 func (g guest) wake(ctx context.Context, sh machine.Shell) error {
-	seed := make([]byte, 32)
-	_, _ = rand.Read(seed) // never fails
-	first := []string{"entropy", hex.EncodeToString(seed)}
-	for _, m := range g.Mounts {
-		flags, data := m.arguments()
-		first = append(first, "mount", m.Source, m.Target, m.Type, strconv.FormatUint(flags, 10), data)
-	}
-	took, err := g.call(ctx, sh, "reseeding the random numbers of the restored guest, and mounting its shares", first...)
+	slow, err := lag(ctx, sh)
 	if err != nil {
 		return err
 	}
-	for range clockTries {
-		then := time.Now().Add(min(took, quickCommand) / 2)
-		took, err = g.call(ctx, sh, "setting the clock of the restored guest", "clock", fmt.Sprintf("%d.%09d", then.Unix(), then.Nanosecond()))
-		if err != nil {
-			return err
-		}
-		if took <= quickCommand {
-			break
-		}
+	seed := make([]byte, 32)
+	_, _ = rand.Read(seed) // never fails
+	arguments := []string{g.Program, "step", strconv.FormatInt(slow.Nanoseconds(), 10), "entropy", hex.EncodeToString(seed)}
+	for _, m := range g.Mounts {
+		flags, data := m.arguments()
+		arguments = append(arguments, "mount", m.Source, m.Target, m.Type, strconv.FormatUint(flags, 10), data)
 	}
-	if _, err := g.call(ctx, sh, "cleaning up in the restored guest", "unlink", g.Program); err != nil {
+	arguments = append(arguments, "unlink", g.Program)
+	for i, argument := range arguments {
+		arguments[i] = machine.Quote(argument)
+	}
+	if _, err := run(ctx, sh, "setting the clock of the restored guest, reseeding its random numbers and mounting its shares", strings.Join(arguments, " ")); err != nil {
 		return err
 	}
 	if g.Hook {
@@ -199,15 +196,26 @@ func (g guest) wake(ctx context.Context, sh machine.Shell) error {
 	return nil
 }
 
-// call has wakeProgram do something, and returns how long that took.
-func (g guest) call(ctx context.Context, sh machine.Shell, what string, arguments ...string) (time.Duration, error) {
-	command := machine.Quote(g.Program)
-	for _, argument := range arguments {
-		command += " " + machine.Quote(argument)
+// lag is by how much the guest's clock is slow.
+func lag(ctx context.Context, sh machine.Shell) (slow time.Duration, err error) {
+	best := time.Duration(math.MaxInt64)
+	for i := 0; i < clockTries && best > quickReading; i++ {
+		before := time.Now()
+		text, err := run(ctx, sh, "reading the clock of the restored guest", "echo $EPOCHREALTIME")
+		if err != nil {
+			return 0, err
+		}
+		took := time.Since(before)
+		// With the decimal point of the guest's language.
+		microseconds, err := strconv.ParseInt(strings.NewReplacer(".", "", ",", "").Replace(strings.TrimSpace(text)), 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("the clock of the restored guest says %q", text)
+		}
+		if took < best {
+			best, slow = took, before.Add(took/2).Sub(time.UnixMicro(microseconds))
+		}
 	}
-	begin := time.Now()
-	_, err := run(ctx, sh, what, command)
-	return time.Since(begin), err
+	return slow, nil
 }
 
 // mountFlags are the options of mounts that are bits of mount(2)'s flags.

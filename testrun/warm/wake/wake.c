@@ -1,6 +1,6 @@
 // wake COMMAND ARGUMENT... does what a guest needs as soon as it has been restored:
 //
-//	clock SECONDS.NANOSECONDS   what time it is
+//	step NANOSECONDS            by how much the clock is slow; fast, if negative
 //	entropy SEED                64 hexadecimal digits that no other clone has
 //	mount SOURCE TARGET TYPE FLAGS OPTIONS
 //	unlink FILE
@@ -13,7 +13,7 @@
 // There is no C library here, so that the program is a kilobyte.
 
 enum { READ_WRITE = 2, REALTIME = 0 };
-enum { SYS_open = 2, SYS_ioctl = 16, SYS_exit = 60, SYS_unlink = 87, SYS_mount = 165, SYS_clock_settime = 227 };
+enum { SYS_open = 2, SYS_ioctl = 16, SYS_exit = 60, SYS_unlink = 87, SYS_mount = 165, SYS_clock_settime = 227, SYS_clock_gettime = 228 };
 enum { RNDADDENTROPY = 0x40085203, RNDRESEEDCRNG = 0x5207 };
 
 static long call(long number, long a, long b, long c, long d, long e) {
@@ -42,14 +42,23 @@ static int digit(char c) {
 	return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
-static int clock(const char *s) {
+static int step(const char *s) {
+	const long second = 1000000000;
 	struct { long seconds, nanoseconds; } now;
+	int fast = *s == '-';
 
-	now.seconds = decimal(&s);
-	if (*s++ != '.')
+	s += fast;
+	long by = decimal(&s);
+	if (*s || call(SYS_clock_gettime, REALTIME, (long)&now, 0, 0, 0))
 		return 1;
-	now.nanoseconds = decimal(&s);
-	return *s || call(SYS_clock_settime, REALTIME, (long)&now, 0, 0, 0);
+	by = now.nanoseconds + (fast ? -by : by);
+	now.seconds += by / second;
+	now.nanoseconds = by % second;
+	if (now.nanoseconds < 0) {
+		now.nanoseconds += second;
+		--now.seconds;
+	}
+	return call(SYS_clock_settime, REALTIME, (long)&now, 0, 0, 0) != 0;
 }
 
 static int entropy(const char *s) {
@@ -71,8 +80,8 @@ static int wake(int argc, char **argv) {
 		char *command = argv[i], **a = argv + i + 1;
 		int left = argc - i - 1, failed;
 
-		if (same(command, "clock") && left >= 1) {
-			failed = clock(a[0]);
+		if (same(command, "step") && left >= 1) {
+			failed = step(a[0]);
 			i += 2;
 		} else if (same(command, "entropy") && left >= 1) {
 			failed = entropy(a[0]);
