@@ -98,6 +98,12 @@ func TestHookFlags(t *testing.T) {
 			_, log := n.mustBuild("manyUsers", "--option", "extra-experimental-features", "auto-allocate-uids cgroups", "--option", "auto-allocate-uids", "true")
 			wantTexts(t, log, "65536")
 		}
+		// A test that needs network devices sees them, where the machine has some.
+		if _, err := os.Stat("/dev/net/tun"); err == nil {
+			n.mustBuild("tunnel")
+		} else {
+			n.mustFail("tunnel", []string{"the feature devnet: ", "is required to build"})
+		}
 		n.checkClean()
 	})
 }
@@ -163,9 +169,10 @@ func TestHookSigns(t *testing.T) {
 func TestHookServes(t *testing.T) {
 	eachHookNix(t, func(t *testing.T, n *hookNix) {
 		cache := filepath.Join(n.dir(), "cache")
+		secret := n.write("secret", "test-1:Ka/T5MFDFce9zN8JWEmUXD5ia1quqvxe9Y2QE1+V4NLu4xLwghXKHiufoh9cuiNT4Qk/cSxTqDVPGE7zNFZlFg==", 0o600)
 		paths, _ := n.mustBuild("passing")
 		outputs := append(n.query("--references", paths[0]), paths[0])
-		if out, err := n.command("nix", "copy", "--to", "file://"+cache+"?compression=none", paths[0]).CombinedOutput(); err != nil {
+		if out, err := n.command("nix", "copy", "--to", "file://"+cache+"?compression=none&secret-key="+secret, paths[0]).CombinedOutput(); err != nil {
 			t.Fatalf("%v\n%s", err, out)
 		}
 		forget := func() {
@@ -192,6 +199,20 @@ func TestHookServes(t *testing.T) {
 			t.Errorf("references: %v", got)
 		}
 		n.checkClean()
+
+		// So is one behind a URL, if somebody who is trusted has signed what it has.
+		server := httptest.NewServer(http.FileServer(http.Dir(cache)))
+		defer server.Close()
+		const key, other = "test-1:7uMS8IIVyh4rn6IfXLojU+EJP3EsU6g1TxhO8zRWZRY=", "test-2:7uMS8IIVyh4rn6IfXLojU+EJP3EsU6g1TxhO8zRWZRY="
+		for _, known := range []string{other, key} {
+			forget()
+			n.flags("--tcg=allow", "--cache", server.URL, "--trusted-public-keys", known)
+			again, log := n.mustBuild("passing")
+			if built := strings.Contains(log, "a line of the log"); built != (known == other) || again[0] != paths[0] {
+				t.Errorf("with %s: %v\n%s", known, again, log)
+			}
+			n.checkClean()
+		}
 
 		// A cache that lies is not believed, and the test is built if it can be.
 		forget()

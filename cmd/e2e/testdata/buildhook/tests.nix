@@ -169,6 +169,12 @@ rec {
       "uid-range"
     ];
   };
+  tunnel = test "tunnel" "test -c /dev/net/tun; echo >$out" {
+    requiredSystemFeatures = [
+      "nixos-test"
+      "devnet"
+    ];
+  };
   network = test "network" "[ \"$(ls /sys/class/net 2>/dev/null || tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d ' ')\" = lo ]; echo >$out" { };
 
   big = sized "big" 99999999 1 0;
