@@ -1,6 +1,6 @@
 #!/bin/sh
 # Prepares a Debian 12 machine for nix/offline, as root: installs the Debian
-# packages that its derivations use, fetches a newer Nix for tests (trixie.sh), and
+# packages that its derivations use, fetches a newer Nix and QEMU for tests (trixie.sh), and
 # fills a cache folder with a kernel and a small root file system for the guests. It
 # does nothing that is done already.
 set -eu
@@ -18,7 +18,7 @@ bash-static busybox-static
 qemu-system-x86 qemu-utils vde2 python3 mypy pyflakes3
 jq gcc libc6-dev cpio kmod binutils
 debootstrap erofs-utils e2fsprogs btrfs-progs xfsprogs xz-utils
-tcpdump tesseract-ocr ovmf chromium fonts-dejavu-core"
+tcpdump tesseract-ocr ovmf swtpm chromium fonts-dejavu-core"
 
 # In the guests that boot systemd, besides Debian's minimal set.
 guest_packages=systemd-sysv,dbus,udev,kmod,iproute2,iputils-ping,netcat-openbsd,procps,nftables,libpam-systemd

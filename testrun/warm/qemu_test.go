@@ -1,8 +1,11 @@
 package warm_test
 
 import (
+	"cmp"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -211,6 +214,99 @@ func TestConformance(t *testing.T) {
 					})
 				}
 			})
+		})
+	}
+}
+
+// edit changes the start script before the last of QEMU's arguments.
+func (l *lab) edit(t *testing.T, change func(text string) string) {
+	t.Helper()
+	text, err := os.ReadFile(l.script)
+	must(t, err)
+	edited := change(string(text))
+	if edited == string(text) {
+		t.Fatalf("a start script of another kind than nix/offline's:\n%s", text)
+	}
+	must(t, os.WriteFile(l.script, []byte(edited), 0o755))
+}
+
+// A machine in two VLANs is in both after it was restored.
+func TestTwoVLANs(t *testing.T) {
+	l := newLab(t, "mini")
+	l.edit(t, func(text string) string {
+		return strings.Replace(text, ` $QEMU_OPTS "$@"`,
+			` -netdev vde,id=vlan2,sock="$QEMU_VDE_SOCKET_2" -device virtio-net-pci,netdev=vlan2,mac=52:54:00:12:02:01,romfile= $QEMU_OPTS "$@"`, 1)
+	})
+	ready, err := warm.ParseReady("command:ip link set eth2 up && ip addr add 192.168.2.1/24 dev eth2")
+	must(t, err)
+	start := func(o warm.Options) (*machine.Guest, *vlan.VLAN, *lines) {
+		dir, err := os.MkdirTemp("", "vlan")
+		must(t, err)
+		t.Cleanup(func() { os.RemoveAll(dir) })
+		second, err := vlan.Start(2, filepath.Join(dir, "vde2.ctl"), vlan.Options{})
+		must(t, err)
+		o.Ready = ready
+		g, said := l.machine(t, o)
+		g.Boot.Env = append(g.Boot.Env, "QEMU_VDE_SOCKET_2="+second.Dir())
+		must(t, g.Start(t.Context(), g.Boot))
+		t.Cleanup(func() {
+			_ = g.Machine.Release()
+			if err := second.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+		return g, second, said
+	}
+	g, _, _ := start(warm.Options{Mode: warm.Auto, Save: true})
+	must(t, g.Machine.Release())
+	g, second, said := start(warm.Options{Mode: warm.Require})
+	said.find(t, "started warm, ")
+	if out := succeed(t, g, "cat /sys/class/net/eth2/address; ip -o -4 addr show eth2"); !strings.HasPrefix(out, "52:54:00:12:02:01\n") || !strings.Contains(out, "192.168.2.1/24") {
+		t.Errorf("its second VLAN: %q", out)
+	}
+	before := second.Traffic()
+	succeed(t, g, "ping -c 1 -W 1 192.168.2.2 || true")
+	after := second.Traffic()
+	if len(before) != 1 || len(after) != 1 || after[0].FromFrames <= before[0].FromFrames {
+		t.Errorf("nothing came out of it: %+v, then %+v", before, after)
+	}
+}
+
+// A newer QEMU saves and restores as this one does, and neither takes a state of
+// the other's.
+func TestOtherQEMU(t *testing.T) {
+	newer := filepath.Join(cmp.Or(os.Getenv("VM_PREBUILD_TRIXIE"), "/var/cache/vm-prebuild/trixie"), "bin/qemu-system-x86_64") // see nix/offline/trixie.sh
+	version, err := exec.CommandContext(t.Context(), newer, "--version").Output()
+	if err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal(err)
+		}
+		t.Skip(err)
+	}
+	t.Logf("%s", version)
+	for guest := range guesttest.Guests {
+		t.Run(guest, func(t *testing.T) {
+			l := newLab(t, guest)
+			l.save(t)
+			l.edit(t, func(text string) string {
+				return regexp.MustCompile(`(?m)^exec \S+/qemu-system-x86_64 `).ReplaceAllString(text, "exec "+newer+" ")
+			})
+			g, _ := l.machine(t, warm.Options{Mode: warm.Require})
+			if err := g.Start(t.Context(), g.Boot); err == nil || !strings.Contains(err.Error(), "differs in: start script's text, QEMU") {
+				t.Errorf("error %v", err)
+			}
+			l.save(t)
+			random := map[string]bool{}
+			for range 3 {
+				g, said := l.machine(t, warm.Options{Mode: warm.Require})
+				random[succeed(t, g, "cat /proc/sys/kernel/random/uuid")] = true
+				said.find(t, "started warm, ")
+				checkClock(t, g)
+				must(t, g.Machine.Release())
+			}
+			if len(random) != 3 {
+				t.Errorf("random numbers are of several clones: %v", random)
+			}
 		})
 	}
 }

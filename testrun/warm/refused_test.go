@@ -109,3 +109,33 @@ func TestUnderLoad(t *testing.T) {
 		t.Errorf("the guest's time stands still at %q", now)
 	}
 }
+
+// A TPM has a state that is not QEMU's.
+func TestTPM(t *testing.T) {
+	swtpm, err := exec.LookPath("swtpm")
+	if err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal(err)
+		}
+		t.Skip(err)
+	}
+	dir := t.TempDir()
+	socket := filepath.Join(dir, "tpm")
+	tpm := exec.CommandContext(t.Context(), swtpm, "socket", "--tpm2", "--tpmstate", "dir="+dir, "--ctrl", "type=unixio,path="+socket)
+	must(t, tpm.Start())
+	t.Cleanup(func() { _ = tpm.Wait() }) // it ends with the test's context
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		if _, err := os.Stat(socket); err == nil {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("swtpm does not listen")
+		}
+	}
+	l := newLab(t, "mini")
+	g, _ := l.machine(t, warm.Options{Mode: warm.Require, Save: true})
+	g.Boot.Env = append(g.Boot.Env, "QEMU_OPTS=-chardev socket,id=tpm,path="+socket+" -tpmdev emulator,id=tpm0,chardev=tpm -device tpm-tis,tpmdev=tpm0")
+	if err := g.Start(t.Context(), g.Boot); err == nil || !strings.Contains(err.Error(), "it has a TPM") {
+		t.Error(err)
+	}
+}
