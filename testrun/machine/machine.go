@@ -85,6 +85,14 @@ type (
 		Receive(ctx context.Context, command string, w io.Writer) (Result, error)
 		Feed(ctx context.Context, command string, in io.Reader, n int64) (Result, error)
 	}
+	// Sleeper gives the guest's console to a program, until it exits. Sleep has
+	// the guest's shell execute it, and Ask writes a line to it. Both return what
+	// the program says next: what is behind "vmt-says " in a line of its output.
+	// No other method may be called meanwhile.
+	Sleeper interface {
+		Sleep(ctx context.Context, program string) (string, error)
+		Ask(ctx context.Context, line string) (string, error)
+	}
 )
 
 // Result is a command that has ended.

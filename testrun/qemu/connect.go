@@ -115,7 +115,8 @@ func (p *process) meet(ctx context.Context, s sockets) (err error) {
 		OnOutput: func(line string) {
 			p.cfg.Bus.Emit(event.Output{Machine: p.cfg.Name, Text: line})
 		},
-		Data: conns["data"],
+		Data:     conns["data"],
+		Restored: p.run.shell,
 	})
 	if err := p.adopt(monitor, sh); err != nil { //nolint:contextcheck // the process outlives its start
 		return err

@@ -32,6 +32,7 @@ type hardware struct {
 	Arguments   []string       `json:"arguments"` // QEMU's, with names for what differs from run to run
 	Files       []fileIdentity `json:"files"`     // that the arguments name, and that need not stay the same
 	Console     []string       `json:"console"`   // what the guest had written; not compared
+	Shell       shell.Saved    `json:"shell"`     // not compared
 
 	obstacles []string // what keeps the machine from being saved
 }

@@ -63,7 +63,7 @@ type process struct {
 type run struct {
 	state   startcommand.State
 	files   machine.StateFiles // of the state that is to be written or read
-	resumed bool               // the guest's shell has been taught before it was saved
+	shell   *shell.Saved       // of the guest that is restored; nil for one that boots
 	console []string           // what the guest wrote before it was saved
 
 	// ready is called once QMP answers, and its error ends the run; may be nil.
@@ -233,9 +233,7 @@ func (p *process) connect(ctx context.Context) error {
 	bound, unbind := p.bind(ctx)
 	defer unbind()
 	var err error
-	if p.run.resumed && !p.greeted.Load() {
-		err = p.shell.Resume(bound)
-	} else {
+	if p.run.shell == nil || p.greeted.Load() {
 		err = p.shell.Connect(bound, func(line string) {
 			p.cfg.Bus.Say(p.cfg.Name, fmt.Sprintf("Guest shell says: %q", line))
 		})
@@ -285,6 +283,24 @@ func (p *process) Feed(ctx context.Context, command string, in io.Reader, n int6
 		return err
 	})
 	return r, err
+}
+
+// Sleep implements machine.Sleeper.
+func (p *process) Sleep(ctx context.Context, program string) (answer string, err error) {
+	err = p.withShell(ctx, func(ctx context.Context) error {
+		answer, err = p.shell.Sleep(ctx, program)
+		return err
+	})
+	return answer, err
+}
+
+// Ask implements machine.Sleeper.
+func (p *process) Ask(ctx context.Context, line string) (answer string, err error) {
+	err = p.withShell(ctx, func(ctx context.Context) error {
+		answer, err = p.shell.Ask(ctx, line)
+		return err
+	})
+	return answer, err
 }
 
 // Send implements machine.Shell.

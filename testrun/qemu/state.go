@@ -146,6 +146,9 @@ func (p *process) save(ctx context.Context) (hardware, error) {
 	if err := h.check(); err != nil {
 		return h, err
 	}
+	if h.Shell, err = p.shell.Saved(ctx); err != nil {
+		return h, err
+	}
 	if _, err := p.monitor.Execute(ctx, "stop", nil); err != nil {
 		return h, err
 	}
@@ -270,8 +273,7 @@ func (m *Machine) Restore(ctx context.Context, o machine.StartOptions, f machine
 	r := run{
 		state: startcommand.State{RAM: f.RAM, MemoryBytes: saved.MemoryBytes, Reads: true, Incoming: true},
 		files: f,
-		// Its shell has greeted, and been taught, before it was saved.
-		resumed: true,
+		shell: &saved.Shell,
 		ready: func(ctx context.Context, p *process) error {
 			ctx, cancel := context.WithTimeoutCause(ctx, restoreLimit, fmt.Errorf("the restored machine was not up within %v", restoreLimit))
 			defer cancel()

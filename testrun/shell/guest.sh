@@ -238,10 +238,5 @@ _vmt() {
 	_vmt_print "$@"
 }
 
-# _vmt_hello KEY: also said by the host of a machine that has been restored.
-_vmt_hello() {
-	_vmt_key=$1
-	[[ ! $_vmt_port ]] || printf %s "${_vmt_key}0" >"$_vmt_port"
-	printf 'vmt-ready %d %d\n' $((${#_vmt_err} > 0)) $((${#_vmt_port} > 0))
-}
-_vmt_hello "$_vmt_key"
+[[ ! $_vmt_port ]] || printf %s "${_vmt_key}0" >"$_vmt_port"
+printf 'vmt-ready %d %d\n' $((${#_vmt_err} > 0)) $((${#_vmt_port} > 0))

@@ -1,7 +1,6 @@
 // Package shell speaks the backdoor protocol of NixOS test guests: a root bash
 // that reads commands from one end of a virtio console. [New] wraps the
-// connections, [Conn.Connect] waits for the guest's shell, [Conn.Resume] takes up
-// that of a restored guest, [Conn.Run] runs one command, [Conn.Repeat] runs one
+// connections, [Conn.Connect] waits for the guest's shell, [Conn.Run] runs one command, [Conn.Repeat] runs one
 // until it succeeds, [Conn.Receive] and [Conn.Feed] run one that gives or takes
 // any number of bytes.
 //
@@ -85,6 +84,20 @@ type Options struct {
 	// Data is where the guest's port named DataPort leads. It carries what is
 	// long, several times faster than the console.
 	Data net.Conn
+
+	// Restored is what Saved returned of a guest that has been saved, and is now
+	// restored: its shell neither greets nor has to be taught. The host's end must
+	// have had the same connections then, and the same [Version]. Nil for a guest
+	// that boots.
+	Restored *Saved
+}
+
+// Saved is what is known of a guest's shell that has been taught.
+type Saved struct {
+	Key    string `json:"key"`    // begins marks in the guest's streams
+	Sent   uint64 `json:"sent"`   // number of the last command
+	Stderr bool   `json:"stderr"` // it has a console for standard error
+	Port   bool   `json:"port"`   // it has the data port
 }
 
 // Conn is the host's end of a guest's shell. Its methods are safe for
@@ -128,6 +141,11 @@ func New(conn net.Conn, o Options) *Conn {
 		done:    make(chan struct{}),
 	}
 	c.turn <- struct{}{}
+	if o.Restored != nil {
+		c.key = o.Restored.Key
+		c.sent, c.seen = o.Restored.Sent, o.Restored.Sent
+		c.ready = frame{kind: frameReady, stderr: o.Restored.Stderr, port: o.Restored.Port}
+	}
 	c.wg.Go(c.readFrames)
 	if o.Data != nil {
 		c.device.data = DataPort
@@ -193,34 +211,11 @@ func (c *Conn) Connect(ctx context.Context, say func(line string)) error {
 
 // teach sends guest.sh to a shell that has greeted.
 func (c *Conn) teach(ctx context.Context) error {
-	return c.hello(ctx, fmt.Sprintf("_vmt_key=%s _vmt_err=%s _vmt_tee=%s _vmt_name=%s\n%s",
-		c.key, c.device.stderr, c.device.output, c.device.data, program()))
-}
-
-// Resume takes the place of Connect with a guest that was saved when its shell
-// waited for a command, and has been restored: that shell neither greets nor has
-// to be taught. The host's end must have had the same [Options] then, and the
-// same [Version].
-func (c *Conn) Resume(ctx context.Context) error {
-	if err := c.acquire(ctx); err != nil {
-		return err
-	}
-	defer c.release()
-	return c.hello(ctx, "_vmt_hello "+c.key+"\n")
-}
-
-// Version tells what a guest's shell has been taught apart from what other
-// versions of this package teach.
-func Version() string {
-	sum := sha256.Sum256([]byte(program()))
-	return hex.EncodeToString(sum[:8])
-}
-
-// hello sends what makes the guest say that it is ready, and waits for that.
-func (c *Conn) hello(ctx context.Context, text string) error {
 	c.greeted = false
 	c.seen, c.begun = c.sent, false // a new shell owes nothing
-	if err := c.send(ctx, text); err != nil {
+	err := c.send(ctx, fmt.Sprintf("_vmt_key=%s _vmt_err=%s _vmt_tee=%s _vmt_name=%s\n%s",
+		c.key, c.device.stderr, c.device.output, c.device.data, program()))
+	if err != nil {
 		return err
 	}
 	// What an earlier shell has left in the data port comes before the mark.
@@ -241,6 +236,23 @@ func (c *Conn) hello(ctx context.Context, text string) error {
 		}
 	}
 	return nil
+}
+
+// Saved returns what has to be known of the shell once the guest is restored. The
+// shell must have been connected.
+func (c *Conn) Saved(ctx context.Context) (Saved, error) {
+	if err := c.acquire(ctx); err != nil {
+		return Saved{}, err
+	}
+	defer c.release()
+	return Saved{Key: c.key, Sent: c.sent, Stderr: c.ready.stderr, Port: c.ready.port}, nil
+}
+
+// Version tells what a guest's shell has been taught apart from what other
+// versions of this package teach.
+func Version() string {
+	sum := sha256.Sum256([]byte(program()))
+	return hex.EncodeToString(sum[:8])
 }
 
 // errRebooted says that a new shell has greeted while an earlier one was to

@@ -100,9 +100,9 @@ type kept struct{ net.Conn }
 
 func (k kept) Close() error { return k.SetReadDeadline(time.Unix(1, 0)) }
 
-// A shell that another connection has taught answers a new one that says no more
-// than hello.
-func TestResume(t *testing.T) {
+// A shell that another connection has taught goes on with a new one, after a
+// program has had the console.
+func TestRestored(t *testing.T) {
 	var conn net.Conn
 	g := newGuest(t, "", shell.Options{}, func(c net.Conn) net.Conn { conn = c; return kept{c} })
 	if err := g.Connect(t.Context(), func(string) {}); err != nil {
@@ -111,19 +111,32 @@ func TestResume(t *testing.T) {
 	if _, _, err := g.run(t.Context(), "seq 100000", time.Minute); err != nil {
 		t.Fatal(err)
 	}
+	const program = `echo noise; echo -n "noise vmt-says "; echo ready; while read -r line; do echo "vmt-says $line?"; [[ $line != bye ]] || break; done`
+	if answer, err := g.Sleep(t.Context(), program); answer != "ready" || err != nil {
+		t.Fatalf("%q %v", answer, err)
+	}
+	saved, err := g.Saved(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
 	g.Close()
 	if err := conn.SetReadDeadline(time.Time{}); err != nil {
 		t.Fatal(err)
 	}
-	resumed := shell.New(conn, shell.Options{})
-	t.Cleanup(func() { resumed.Close() })
+	restored := shell.New(conn, shell.Options{Restored: &saved})
+	t.Cleanup(func() { restored.Close() })
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	if err := resumed.Resume(ctx); err != nil {
-		t.Fatal(err)
+	for _, line := range []string{"what", "bye"} {
+		if answer, err := restored.Ask(ctx, line); answer != line+"?" || err != nil {
+			t.Fatalf("%q %v", answer, err)
+		}
+	}
+	if _, err := restored.Ask(ctx, "a\nb"); err == nil {
+		t.Error("two lines were sent")
 	}
 	for range 2 {
-		r, err := resumed.Run(ctx, "seq 3; exit 3", time.Second)
+		r, err := restored.Run(ctx, "seq 3; exit 3", time.Second)
 		if err != nil || r.Status != 3 || string(r.Stdout) != "1\n2\n3\n" {
 			t.Errorf("%d %q %v", r.Status, r.Stdout, err)
 		}

@@ -47,7 +47,7 @@ type mount struct {
 const hookUnit = "warm-restored.target"
 
 // prepare readies a guest to be saved: shares of the host are unmounted, and the
-// program is there that a restored guest needs at once.
+// program has the shell's console that wakes the guest.
 func prepare(ctx context.Context, sh machine.Shell) (g guest, err error) {
 	text, err := run(ctx, sh, "reading its mounts", "cat /proc/mounts")
 	if err != nil {
@@ -75,13 +75,39 @@ func prepare(ctx context.Context, sh machine.Shell) (g guest, err error) {
 	}
 	// What is on the disk a while after a boot is there when a restored machine
 	// crashes.
-	_, err = run(ctx, sh, "writing back its disks", "sync")
-	return g, err
+	if _, err = run(ctx, sh, "writing back its disks", "sync"); err != nil {
+		return g, err
+	}
+	sleeper, ok := sh.(machine.Sleeper)
+	if !ok {
+		return g, errors.New("its shell cannot be given to a program")
+	}
+	return g, g.ask(ctx, "putting the guest's shell to sleep", "ready", func(ctx context.Context) (string, error) {
+		return sleeper.Sleep(ctx, machine.Quote(g.Program)+" serve")
+	})
+}
+
+// ask has the program say what it should.
+func (g guest) ask(ctx context.Context, what, want string, ask func(context.Context) (string, error)) error {
+	ctx, cancel := limited(ctx)
+	defer cancel()
+	switch answer, err := ask(ctx); {
+	case err != nil:
+		return fmt.Errorf("%s: %w", what, err)
+	case answer != want:
+		return fmt.Errorf("%s: %s says %q", what, g.Program, answer)
+	}
+	return nil
+}
+
+// limited returns the context of one thing that the guest does.
+func limited(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, commandLimit, fmt.Errorf("the guest needs more than %v", commandLimit))
 }
 
 // run runs a command that must succeed and returns its output.
 func run(ctx context.Context, sh machine.Shell, what, command string) (string, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, commandLimit, fmt.Errorf("the guest needs more than %v", commandLimit))
+	ctx, cancel := limited(ctx)
 	defer cancel()
 	r, err := sh.Run(ctx, command, 0)
 	if err != nil {
@@ -129,6 +155,19 @@ func unescape(s string) string {
 	return b.String()
 }
 
+// escape does for words of a line what unescape undoes.
+func escape(word string) string {
+	var b strings.Builder
+	for i := range len(word) {
+		if c := word[i]; c <= ' ' || c == '\\' {
+			fmt.Fprintf(&b, "\\%03o", c)
+		} else {
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
+}
+
 // calledWrongly is the exit code with which wakeProgram shows that it runs.
 const calledWrongly = "255"
 
@@ -159,60 +198,63 @@ exit 1`
 	return strings.TrimSpace(machine.Text(r.Stdout)), nil
 }
 
-// The guest's clock is read again, up to a few times, as long as that takes longer
-// than this: by half of it the clock can be wrong afterwards.
+// The guest's clock is read at least twice, and up to so many times as long as that
+// takes longer than this: by half of it the clock can be wrong afterwards.
 const (
 	quickReading = 80 * time.Millisecond
 	clockTries   = 8
 )
 
 // wake gives a restored guest entropy that no other clone has, mounts what prepare
-// has unmounted, and tells the guest what time it is: all by one program, as an
-// emulated CPU takes long for each.
+// has unmounted, tells the guest what time it is, and gives its console back to the
+// shell.
 func (g guest) wake(ctx context.Context, sh machine.Shell) error {
-	slow, err := lag(ctx, sh)
+	sleeper, ok := sh.(machine.Sleeper)
+	if !ok {
+		return errors.New("its shell was not given to a program")
+	}
+	slow, err := g.lag(ctx, sleeper)
 	if err != nil {
 		return err
 	}
 	seed := make([]byte, 32)
 	_, _ = rand.Read(seed) // never fails
-	arguments := []string{g.Program, "step", strconv.FormatInt(slow.Nanoseconds(), 10), "entropy", hex.EncodeToString(seed)}
+	words := []string{"step", strconv.FormatInt(slow.Nanoseconds(), 10), "entropy", hex.EncodeToString(seed)}
 	for _, m := range g.Mounts {
 		flags, data := m.arguments()
-		arguments = append(arguments, "mount", m.Source, m.Target, m.Type, strconv.FormatUint(flags, 10), data)
+		words = append(words, "mount", m.Source, m.Target, m.Type, strconv.FormatUint(flags, 10), data)
 	}
-	arguments = append(arguments, "unlink", g.Program)
-	for i, argument := range arguments {
-		arguments[i] = machine.Quote(argument)
+	words = append(words, "unlink", g.Program, "exit")
+	for i, word := range words {
+		words[i] = escape(word)
 	}
-	if _, err := run(ctx, sh, "setting the clock of the restored guest, reseeding its random numbers and mounting its shares", strings.Join(arguments, " ")); err != nil {
-		return err
+	err = g.ask(ctx, "setting the clock of the restored guest, reseeding its random numbers and mounting its shares", "done", func(ctx context.Context) (string, error) {
+		return sleeper.Ask(ctx, strings.Join(words, " "))
+	})
+	if err == nil && g.Hook {
+		_, err = run(ctx, sh, "starting "+hookUnit, "systemctl start "+hookUnit)
 	}
-	if g.Hook {
-		if _, err := run(ctx, sh, "starting "+hookUnit, "systemctl start "+hookUnit); err != nil {
-			return err
-		}
-	}
-	return nil
+	return err
 }
 
 // lag is by how much the guest's clock is slow.
-func lag(ctx context.Context, sh machine.Shell) (slow time.Duration, err error) {
+func (g guest) lag(ctx context.Context, sleeper machine.Sleeper) (slow time.Duration, err error) {
+	ctx, cancel := limited(ctx)
+	defer cancel()
 	best := time.Duration(math.MaxInt64)
-	for i := 0; i < clockTries && best > quickReading; i++ {
+	for i := 0; i < clockTries && (i < 2 || best > quickReading); i++ {
 		before := time.Now()
-		text, err := run(ctx, sh, "reading the clock of the restored guest", "echo $EPOCHREALTIME")
+		answer, err := sleeper.Ask(ctx, "time")
 		if err != nil {
-			return 0, err
+			return 0, fmt.Errorf("reading the clock of the restored guest: %w", err)
 		}
 		took := time.Since(before)
-		// With the decimal point of the guest's language.
-		microseconds, err := strconv.ParseInt(strings.NewReplacer(".", "", ",", "").Replace(strings.TrimSpace(text)), 10, 64)
-		if err != nil {
-			return 0, fmt.Errorf("the clock of the restored guest says %q", text)
+		var seconds, nanoseconds int64
+		if _, err := fmt.Sscanf(answer, "%d %d", &seconds, &nanoseconds); err != nil {
+			return 0, fmt.Errorf("the clock of the restored guest says %q", answer)
 		}
 		if took < best {
-			best, slow = took, before.Add(took/2).Sub(time.UnixMicro(microseconds))
+			best, slow = took, before.Add(took/2).Sub(time.Unix(seconds, nanoseconds))
 		}
 	}
 	return slow, nil
