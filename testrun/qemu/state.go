@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -289,7 +288,7 @@ func (m *Machine) Restore(ctx context.Context, o machine.StartOptions, f machine
 	}
 	if saved.Disk {
 		r.state.Disk = filepath.Join(state, m.cfg.Name+".qcow2")
-		if err := m.overlay(ctx, saved, f.Disk, r.state.Disk); err != nil {
+		if err := writeOverlay(f.Disk, r.state.Disk); err != nil {
 			return machine.Errorf(m.cfg.Name, "disk of a saved state: %w", err)
 		}
 	}
@@ -304,35 +303,6 @@ func (m *Machine) Restore(ctx context.Context, o machine.StartOptions, f machine
 		m.mu.Unlock()
 	}
 	return err
-}
-
-// overlay makes a disk image of what differs from another, which is not changed.
-func (m *Machine) overlay(ctx context.Context, h hardware, saved, disk string) error {
-	if _, err := os.Lstat(disk); err == nil {
-		return fmt.Errorf("%s is there already", disk)
-	}
-	// What a QEMU comes with reads its images.
-	program := filepath.Join(filepath.Dir(h.Binary.Path), "qemu-img")
-	if _, err := os.Stat(program); err != nil {
-		if program, err = exec.LookPath("qemu-img"); err != nil {
-			return err
-		}
-	}
-	cmd := exec.Command(program, "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", saved, disk) //nolint:noctx // ended below
-	var said strings.Builder
-	cmd.Stdout, cmd.Stderr = &said, &said
-	if err := m.cfg.Reaper.Spawn(cmd); err != nil {
-		return err
-	}
-	pid := cmd.Process.Pid
-	stop := context.AfterFunc(ctx, func() { m.cfg.Reaper.Kill(pid) })
-	err := cmd.Wait()
-	stop()
-	m.cfg.Reaper.Kill(pid) // which also forgets it
-	if err != nil {
-		return fmt.Errorf("qemu-img: %w: %s", err, strings.TrimSpace(said.String()))
-	}
-	return nil
 }
 
 // restore has a QEMU that waits for it read the state of its devices, and run
