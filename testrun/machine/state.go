@@ -25,6 +25,10 @@ type Input struct {
 	Value string `json:"value"`
 }
 
+// HostCPUInput is the name of the input that only machines have which run on the
+// host's own CPU: their states are of use on hosts with the same one.
+const HostCPUInput = "host CPU"
+
 // Hardware describes, to the backend that it comes from, what a saved machine
 // consisted of.
 type Hardware = json.RawMessage

@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 
+	"vm-prebuild/testrun/accel"
 	"vm-prebuild/testrun/machine"
 	"vm-prebuild/testrun/shell"
 	"vm-prebuild/testrun/startcommand"
@@ -371,24 +372,24 @@ func (m *Machine) Inputs(o machine.StartOptions) ([]machine.Input, error) {
 			inputs = append(inputs, machine.Input{Name: "$" + name, Value: value})
 		}
 	}
-	accel := "kvm"
+	under := "kvm"
 	if m.cfg.ForceTCG != nil {
 		tcg, err := m.cfg.ForceTCG()
 		if err != nil {
 			return nil, err
 		}
 		if tcg {
-			accel = "tcg"
+			under = "tcg"
 		}
 	}
-	inputs = append(inputs, machine.Input{Name: "accelerator", Value: accel})
-	if accel == "kvm" {
+	inputs = append(inputs, machine.Input{Name: "accelerator", Value: under})
+	if under == "kvm" {
 		// Whatever the CPU model is called, the guest has features of this CPU.
-		cpu, err := hostCPU()
+		cpu, err := accel.HostCPU()
 		if err != nil {
 			return nil, err
 		}
-		inputs = append(inputs, machine.Input{Name: "host CPU", Value: cpu})
+		inputs = append(inputs, machine.Input{Name: machine.HostCPUInput, Value: cpu})
 	}
 	return inputs, nil
 }
@@ -396,26 +397,4 @@ func (m *Machine) Inputs(o machine.StartOptions) ([]machine.Input, error) {
 func digest(text string) string {
 	sum := sha256.Sum256([]byte(text))
 	return hex.EncodeToString(sum[:])
-}
-
-// hostCPU tells this host's first CPU from others, its microcode included.
-func hostCPU() (string, error) {
-	text, err := os.ReadFile("/proc/cpuinfo")
-	if err != nil {
-		return "", err
-	}
-	first, _, _ := strings.Cut(string(text), "\n\n")
-	var model string
-	var kept []string
-	for line := range strings.Lines(first) {
-		name, value, _ := strings.Cut(line, ":")
-		switch name = strings.TrimSpace(name); name {
-		case "processor", "core id", "physical id", "apicid", "initial apicid", "cpu MHz", "bogomips", "siblings", "cpu cores":
-			continue // of one core, or of the moment
-		case "model name":
-			model = strings.TrimSpace(value)
-		}
-		kept = append(kept, line)
-	}
-	return model + " " + digest(strings.Join(kept, "")), nil
 }

@@ -86,6 +86,11 @@ func readManifest(path string) (m manifest, sum string, err error) {
 	if err != nil {
 		return m, "", err
 	}
+	return parseManifest(path, text)
+}
+
+// parseManifest reads the text of a manifest's file.
+func parseManifest(path string, text []byte) (m manifest, sum string, err error) {
 	var e envelope
 	if err := json.Unmarshal(text, &e); err != nil {
 		return m, "", damaged("%s: %w", path, err)
@@ -115,14 +120,11 @@ func readManifest(path string) (m manifest, sum string, err error) {
 }
 
 func readBounded(path string, most int64) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	f, err := openFile(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
-		return nil, errors.Join(err, damaged("%s is not a file", path))
-	}
 	text, err := io.ReadAll(io.LimitReader(f, most+1))
 	if err == nil && int64(len(text)) > most {
 		err = damaged("%s has more than %d bytes", path, most)

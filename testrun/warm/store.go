@@ -25,13 +25,23 @@ type Store struct {
 	Dir string // made when something is saved
 }
 
-// DefaultDir is where states are kept: $XDG_CACHE_HOME/vm-prebuild/warm.
+// DefaultDir is where states are kept: $XDG_CACHE_HOME/vm-prebuild/warm, or in the
+// directory of a Nix build.
 func DefaultDir() (string, error) {
 	cache, err := os.UserCacheDir()
+	if build := os.Getenv("NIX_BUILD_TOP"); build != "" && os.Getenv("XDG_CACHE_HOME") == "" && !exists(os.Getenv("HOME")) {
+		// Whoever builds has no home.
+		cache, err = build, nil
+	}
 	if err != nil {
 		return "", fmt.Errorf("directory for the states of machines: %w\nhint: name one with --warm-dir", err)
 	}
 	return filepath.Join(cache, "vm-prebuild", "warm"), nil
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
 }
 
 // keyOf is the name of the state that fits these inputs.
@@ -252,9 +262,21 @@ func (d *draft) discard() {
 	}
 }
 
-// commit makes the draft the state of its key. When another process has been
-// quicker, its state stays.
+// commit makes the draft the state of its key.
 func (d *draft) commit(ctx context.Context, m manifest) error {
+	outsides, err := d.record(ctx, &m)
+	if err != nil {
+		return err
+	}
+	text, err := m.encode()
+	if err != nil {
+		return err
+	}
+	return d.publish(text, outsides)
+}
+
+// record notes the files of the draft in a manifest; they are on the disk then.
+func (d *draft) record(ctx context.Context, m *manifest) (map[string]outside, error) {
 	m.Files = map[string]fileRecord{}
 	for _, name := range []string{ramFile, diskFile, devicesFile} {
 		size, err := flush(filepath.Join(d.dir, name))
@@ -262,35 +284,37 @@ func (d *draft) commit(ctx context.Context, m manifest) error {
 			continue
 		}
 		if err != nil {
-			return err
+			return nil, err
 		}
 		m.Files[name] = fileRecord{Size: size}
 	}
 	outsides, err := m.lookAll(d.dir)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := settle(ctx, outsides); err != nil {
-		return err
+		return nil, err
 	}
 	for name, record := range m.Files {
 		if record.Digest, err = digestOf(ctx, filepath.Join(d.dir, name)); err != nil {
-			return err
+			return nil, err
 		}
 		m.Files[name] = record
 	}
 	if now, err := m.lookAll(d.dir); err != nil || !maps.Equal(now, outsides) {
-		return errors.Join(err, fmt.Errorf("%s was changed while it was saved", d.dir))
+		return nil, errors.Join(err, fmt.Errorf("%s was changed while it was saved", d.dir))
 	}
-	text, err := m.encode()
-	if err != nil {
-		return err
-	}
-	if err := writeFile(filepath.Join(d.dir, manifestFile), text); err != nil {
+	return outsides, nil
+}
+
+// publish adds the manifest and gives the state its name. When another process has
+// been quicker, its state stays.
+func (d *draft) publish(manifest []byte, outsides map[string]outside) error {
+	if err := writeFile(filepath.Join(d.dir, manifestFile), manifest); err != nil {
 		return err
 	}
 	var e envelope
-	if err := json.Unmarshal(text, &e); err != nil {
+	if err := json.Unmarshal(manifest, &e); err != nil {
 		return err
 	}
 	if err := writeSeal(d.dir, seal{e.SHA256, outsides}); err != nil {
@@ -300,7 +324,7 @@ func (d *draft) commit(ctx context.Context, m manifest) error {
 		return err
 	}
 	root := filepath.Dir(d.dir)
-	err = os.Rename(d.dir, filepath.Join(root, d.key))
+	err := os.Rename(d.dir, filepath.Join(root, d.key))
 	if errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.EEXIST) {
 		return nil // discard removes the draft
 	}

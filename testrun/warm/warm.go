@@ -41,6 +41,7 @@ type Options struct {
 	Save  bool  // save the state of a machine for which there is none
 	Ready Ready // when that is; the zero value is as soon as the shell answers
 	Store Store
+	From  []string // directories of packed states, from which the store is filled
 }
 
 // Enabled says whether machines may start from saved states.
@@ -101,17 +102,12 @@ type backend interface {
 
 // warm restores a machine, and says when its state was saved.
 func (s *Starter) warm(ctx context.Context, m machine.Machine, o machine.StartOptions) (time.Time, error) {
-	b, ok := m.(backend)
-	if !ok {
-		return time.Time{}, errors.New("its kind of machine cannot be saved")
-	}
-	inputs, err := b.Inputs(o)
+	b, inputs, err := s.inputs(m, o)
 	if err != nil {
 		return time.Time{}, err
 	}
-	inputs = append(inputs, machine.Input{Name: "ready point", Value: s.Ready.String()}, machine.Input{Name: "format", Value: fmt.Sprint(format)})
 	key := keyOf(inputs)
-	state, err := s.Store.open(ctx, key)
+	state, err := s.open(ctx, m.Name(), key)
 	if err == nil {
 		err = s.restore(ctx, b, o, state)
 	}
@@ -125,7 +121,7 @@ func (s *Starter) warm(ctx context.Context, m machine.Machine, o machine.StartOp
 		if reason := s.Store.explain(inputs); reason != "" {
 			err = fmt.Errorf("%w: %s", err, reason)
 		}
-	case errors.As(err, &damage), s.Save && state != nil:
+	case state != nil && (errors.As(err, &damage) || s.Save):
 		err = errors.Join(err, s.Store.remove(state, key))
 	}
 	if !s.Save {
@@ -144,6 +140,61 @@ func (s *Starter) warm(ctx context.Context, m machine.Machine, o machine.StartOp
 		return time.Time{}, errors.Join(fmt.Errorf("the state that was just saved: %w", err), s.Store.remove(state, key))
 	}
 	return state.manifest.Saved, nil
+}
+
+// inputs are what the state of a machine depends on.
+func (s *Starter) inputs(m machine.Machine, o machine.StartOptions) (backend, []machine.Input, error) {
+	b, ok := m.(backend)
+	if !ok {
+		return nil, nil, errors.New("its kind of machine cannot be saved")
+	}
+	inputs, err := b.Inputs(o)
+	if err != nil {
+		return nil, nil, err
+	}
+	return b, append(inputs, machine.Input{Name: "ready point", Value: s.Ready.String()}, machine.Input{Name: "format", Value: fmt.Sprint(format)}), nil
+}
+
+// open opens the state of a key, which may have to be unpacked for it.
+func (s *Starter) open(ctx context.Context, name, key string) (*state, error) {
+	st, err := s.Store.open(ctx, key)
+	var damage *damageError
+	if err == nil || len(s.From) == 0 || !errors.Is(err, errNoState) && !errors.As(err, &damage) {
+		return st, err
+	}
+	begin := time.Now()
+	from, unpacking := s.Store.fetch(ctx, key, s.From)
+	switch {
+	case errors.Is(unpacking, errNoState):
+		return st, err
+	case unpacking != nil:
+		return nil, unpacking
+	}
+	s.Bus.Say(name, fmt.Sprintf("unpacked its state from %s in %.2f seconds", from, time.Since(begin).Seconds()))
+	return s.Store.open(ctx, key)
+}
+
+// SaveState boots a machine that does not run and saves its state, unless the store
+// has it already. The machine does not run then.
+func (s *Starter) SaveState(ctx context.Context, m machine.Machine, o machine.StartOptions) (key string, there bool, err error) {
+	b, inputs, err := s.inputs(m, o)
+	if err != nil {
+		return "", false, err
+	}
+	key = keyOf(inputs)
+	st, err := s.open(ctx, m.Name(), key)
+	var damage *damageError
+	switch {
+	case err == nil:
+		return key, true, nil
+	case errors.As(err, &damage) && st != nil:
+		if err := s.Store.remove(st, key); err != nil {
+			return "", false, err
+		}
+	case ctx.Err() != nil:
+		return "", false, context.Cause(ctx)
+	}
+	return key, false, s.save(ctx, b, o, key, inputs)
 }
 
 // restore starts a machine from a state and readies its guest.
