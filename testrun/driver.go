@@ -181,19 +181,22 @@ func (d *driver) addMachine(name string, command startcommand.Command, keepState
 	if err := os.MkdirAll(state, 0o700); err != nil {
 		return failed(err)
 	}
+	// A window and a console for what commands print are hardware: with them, a state
+	// that was saved elsewhere would not fit.
+	mayBeWarm := d.cfg.Warm.Enabled()
 	m := qemu.New(qemu.Config{
 		Name:         name,
 		Command:      command,
 		Dirs:         machine.Dirs{State: state, Shared: d.dirs.shared, Out: d.cfg.OutDir},
 		ForceTCG:     d.forceTCG,
-		Display:      os.Getenv("DISPLAY") != "" || os.Getenv("WAYLAND_DISPLAY") != "",
+		Display:      !mayBeWarm && (os.Getenv("DISPLAY") != "" || os.Getenv("WAYLAND_DISPLAY") != ""),
 		BootTimeout:  d.cfg.BootTimeout,
-		StreamOutput: d.streamOutput,
+		StreamOutput: !mayBeWarm && d.streamOutput,
 		Bus:          d.bus,
 		Reaper:       d.reaper,
 	})
 	d.machines[name] = m
-	if d.cfg.Warm.Enabled() && !keepState {
+	if mayBeWarm && !keepState {
 		d.starters[name] = &warm.Starter{Options: d.cfg.Warm, Bus: d.bus}
 	}
 	return m, nil

@@ -98,6 +98,7 @@ func (t *test) settings(f *flags) ([]setting, error) {
 		{Name: "warm-save", Value: t.Warm.Save},
 		{Name: "warm-ready", Value: t.Warm.Ready.String()},
 		{Name: "warm-dir", Value: t.Warm.Store.Dir},
+		{Name: "warm-from", Value: append([]string{}, t.Warm.From...)},
 		{Name: "output-directory", Value: t.OutDir},
 		{Name: "junit-xml", Value: t.JUnit},
 		{Name: "jsonl", Value: t.JSONL},
@@ -126,6 +127,11 @@ func text(value any) []string {
 			return []string{"-"}
 		}
 		return []string{v}
+	case []string:
+		if len(v) == 0 {
+			return []string{"-"}
+		}
+		return v
 	case []machineSetting:
 		lines := []string{}
 		for _, m := range v {

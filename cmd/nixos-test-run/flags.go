@@ -31,10 +31,11 @@ type flags struct {
 	GlobalTimeout cli.Duration `env:"globalTimeout" nixpkgs:"" placeholder:"SECONDS" help:"End the test after this many seconds, or as long as 1h30m. Default: what the configuration says, else 3600."`
 	BootTimeout   cli.Duration `default:"5m" help:"How long a machine may take from its start to its root shell."`
 
-	Warm      string `env:"NIXOS_TEST_WARM" enum:"off,auto,require" default:"off" help:"Start machines from saved states: ${enum}. With auto, machines boot for which there is no state that fits."`
-	WarmSave  bool   `env:"NIXOS_TEST_WARM_SAVE" help:"Save the state of a machine for which there is none, with --warm=auto or require."`
-	WarmReady string `env:"NIXOS_TEST_WARM_READY" default:"shell" placeholder:"POINT" help:"When a machine is saved: shell, unit:NAME, file:PATH or command:COMMAND."`
-	WarmDir   string `env:"NIXOS_TEST_WARM_DIR" placeholder:"DIR" help:"Directory of the states. Default: $XDG_CACHE_HOME/vm-prebuild/warm."`
+	Warm      string   `env:"NIXOS_TEST_WARM" enum:"off,auto,require" default:"off" help:"Start machines from saved states: ${enum}. With auto, machines boot for which there is no state that fits."`
+	WarmSave  bool     `env:"NIXOS_TEST_WARM_SAVE" help:"Save the state of a machine for which there is none, with --warm=auto or require."`
+	WarmReady string   `env:"NIXOS_TEST_WARM_READY" default:"shell" placeholder:"POINT" help:"When a machine is saved: shell, unit:NAME, file:PATH or command:COMMAND."`
+	WarmDir   string   `env:"NIXOS_TEST_WARM_DIR" placeholder:"DIR" help:"Directory of the states. Default: $XDG_CACHE_HOME/vm-prebuild/warm."`
+	WarmFrom  []string `env:"NIXOS_TEST_WARM_FROM" sep:":" placeholder:"DIR" help:"Directory of packed states, from which a state is unpacked that is in no --warm-dir yet. Can be repeated; or several with colons between them."`
 
 	Output    string `short:"o" name:"output-directory" aliases:"output_directory" nixpkgs:"" default:"." placeholder:"DIR" help:"Directory for results, which must exist (default: the current one)."`
 	JUnitXML  string `name:"junit-xml" nixpkgs:"" placeholder:"FILE" help:"Write a JUnit report, relative to the output directory."`
@@ -121,6 +122,9 @@ func (f *flags) test(parsed *kong.Context, script string) (*test, error) {
 // warm sets whether machines start from saved states.
 func (f *flags) warm(t *test) (err error) {
 	t.Warm.Mode, t.Warm.Save = warm.Mode(f.Warm), f.WarmSave
+	if f.KeepState && t.from["warm"].Kind == fromEnvironment {
+		t.Warm.Mode = warm.Off // the wrapper of a test has a wish, its user has another
+	}
 	if t.Warm.Ready, err = warm.ParseReady(f.WarmReady); err != nil {
 		return cli.Usagef("--warm-ready: %w", err)
 	}
@@ -132,6 +136,15 @@ func (f *flags) warm(t *test) (err error) {
 		if t.Warm.Store.Dir, err = warm.DefaultDir(); err != nil {
 			return err
 		}
+	}
+	for _, dir := range f.WarmFrom {
+		if dir == "" {
+			continue // of a variable that another was added to
+		}
+		if err := absolute(&dir); err != nil {
+			return err
+		}
+		t.Warm.From = append(t.Warm.From, dir)
 	}
 	return absolute(&t.Warm.Store.Dir)
 }

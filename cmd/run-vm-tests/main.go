@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"regexp"
+	"strings"
 
 	"vm-prebuild/cmd/internal/cli"
 	"vm-prebuild/testrun/reaper"
@@ -23,9 +24,10 @@ type command struct {
 	List      bool     `help:"List the tests, do not run them."`
 	JSON      bool     `name:"json" help:"Print JSON instead of text."`
 	JUnitXML  string   `name:"junit-xml" placeholder:"FILE" help:"Write a JUnit report as well."`
-	Warm      string   `env:"NIXOS_TEST_WARM" enum:"off,auto,require" default:"off" help:"Start machines from saved states: ${enum}. With auto, machines boot for which there is no state that fits."`
+	Warm      string   `env:"NIXOS_TEST_WARM" enum:",off,auto,require" default:"" placeholder:"MODE" help:"Start machines from saved states: off, auto or require. With auto, machines boot for which there is no state that fits. Default: auto for tests that were built with states (prebuild.warm.enable), off for others."`
 	WarmSave  bool     `env:"NIXOS_TEST_WARM_SAVE" help:"Save the state of a machine for which there is none."`
 	WarmDir   string   `env:"NIXOS_TEST_WARM_DIR" placeholder:"DIR" help:"Directory of the states. Default: $XDG_CACHE_HOME/vm-prebuild/warm."`
+	WarmFrom  []string `env:"NIXOS_TEST_WARM_FROM" sep:":" placeholder:"DIR" help:"Directory of packed states, from which a state is unpacked that is in no --warm-dir yet. Can be repeated; or several with colons between them."`
 	Output    string   `short:"o" default:"./vm-test-results" placeholder:"DIR" help:"Directory for logs and results; every test gets a directory below it. Default: ${default}."`
 	Tests     []string `arg:"" optional:"" name:"test" help:"Tests to run; all when none is named."`
 }
@@ -121,16 +123,28 @@ func (c *command) shard(out *cli.IO, names []string) ([]string, error) {
 // warmEnv tells the drivers, of which some may be older than their flags for this,
 // what is to be started from saved states.
 func (c *command) warmEnv() ([]string, error) {
-	if c.WarmSave && c.Warm == "off" {
+	if c.WarmSave && (c.Warm == "off" || c.Warm == "") {
 		return nil, cli.Usagef("--warm-save has no effect without --warm\nhint: say --warm=auto")
 	}
-	env := []string{"NIXOS_TEST_WARM=" + c.Warm, fmt.Sprintf("NIXOS_TEST_WARM_SAVE=%t", c.WarmSave)}
-	if c.WarmDir != "" {
-		dir, err := filepath.Abs(c.WarmDir)
-		if err != nil {
-			return nil, err
+	env := []string{fmt.Sprintf("NIXOS_TEST_WARM_SAVE=%t", c.WarmSave)}
+	if c.Warm != "" {
+		env = append(env, "NIXOS_TEST_WARM="+c.Warm)
+	}
+	for name, dirs := range map[string][]string{"NIXOS_TEST_WARM_DIR": {c.WarmDir}, "NIXOS_TEST_WARM_FROM": c.WarmFrom} {
+		var paths []string
+		for _, dir := range dirs {
+			if dir == "" {
+				continue
+			}
+			path, err := filepath.Abs(dir)
+			if err != nil {
+				return nil, err
+			}
+			paths = append(paths, path)
 		}
-		env = append(env, "NIXOS_TEST_WARM_DIR="+dir)
+		if len(paths) > 0 {
+			env = append(env, name+"="+strings.Join(paths, ":"))
+		}
 	}
 	return env, nil
 }

@@ -1,5 +1,6 @@
 // Command vm-prebuild plans, builds, lists and imports prebuilt NixOS VM tests, and
-// says what a machine lacks to run them; see [vm-prebuild/prebuild].
+// says what a machine lacks to run them; see [vm-prebuild/prebuild]. It also makes the
+// states of machines that tests start from; see [vm-prebuild/testrun/warm].
 package main
 
 import (
@@ -9,6 +10,7 @@ import (
 
 	"vm-prebuild/cmd/internal/cli"
 	"vm-prebuild/prebuild"
+	"vm-prebuild/testrun"
 )
 
 type command struct {
@@ -18,10 +20,11 @@ type command struct {
 	Export exportCommand `cmd:"" help:"Bring the closure of prebuilt tests into a binary cache."`
 	Import importCommand `cmd:"" help:"Bring the closure of prebuilt tests into another Nix store."`
 	Doctor doctorCommand `cmd:"" help:"Say what this machine lacks to run VM tests, and what mends it."`
-	Warm   warmCommand   `cmd:"" help:"Look after the saved states of machines that tests start from."`
+	Warm   warmCommand   `cmd:"" help:"Save states of machines that tests start from, look after them, and send them."`
 }
 
 func main() {
+	testrun.Main()
 	cli.App{
 		Name:        "vm-prebuild",
 		Description: "Prebuild NixOS VM tests: all that they need before their machines boot.",
@@ -33,9 +36,9 @@ func main() {
 		},
 		ExitStatus: []cli.Status{
 			{Code: cli.ExitOK, Meaning: "success"},
-			{Code: cli.ExitFailed, Meaning: "doctor: something is missing that VM tests need"},
-			{Code: cli.ExitUsage, Meaning: "wrong usage, a bad manifest, or an installable without VM tests"},
-			{Code: cli.ExitInfrastructure, Meaning: "nix failed, or a store could not be written"},
+			{Code: cli.ExitFailed, Meaning: "doctor: something is missing that VM tests need; warm: a state is not what it should be"},
+			{Code: cli.ExitUsage, Meaning: "wrong usage, a bad manifest or configuration, or an installable without VM tests"},
+			{Code: cli.ExitInfrastructure, Meaning: "nix failed, a store could not be written, or a machine could not be saved"},
 		},
 		Rewrite: nixArgs,
 	}.Main(&command{})

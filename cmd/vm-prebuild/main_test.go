@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"testing"
 
@@ -15,8 +16,17 @@ func TestMain(m *testing.M) {
 }
 
 func TestScript(t *testing.T) {
+	packed, err := filepath.Abs("../../testrun/warm/testdata/packed")
+	if err != nil {
+		t.Fatal(err)
+	}
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
+		// $PACKED has two packed states: one for all hosts, one for those with a Z80.
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("PACKED", packed)
+			return nil
+		},
 		// [nix] holds when there is a real Nix, which CI must have.
 		Condition: func(cond string) (bool, error) {
 			if cond != "nix" {

@@ -44,3 +44,29 @@ func (p *exportProgress) close() {
 		p.bar = nil
 	}
 }
+
+// packProgress shows how far the packing of a state has come: a bar on a terminal,
+// nothing elsewhere, where a line tells the result a few seconds later.
+type packProgress struct {
+	out *cli.IO
+	key string
+	bar *progressbar.ProgressBar // nil if there is none
+}
+
+func (p *packProgress) show(done, of int64) {
+	if p.bar == nil {
+		if p.out.Width() == nil {
+			return
+		}
+		p.bar = progressbar.NewOptions64(of, progressbar.OptionSetWriter(p.out.Stderr), progressbar.OptionShowBytes(true),
+			progressbar.OptionSetDescription("packing "+p.key), progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionClearOnFinish())
+	}
+	_ = p.bar.Set64(done) // it can only fail to draw
+}
+
+// close removes the bar.
+func (p *packProgress) close() {
+	if p.bar != nil {
+		_ = p.bar.Clear() // it can only fail to draw
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"flag"
 	"maps"
 	"os"
 	"path/filepath"
@@ -276,6 +277,46 @@ func TestFetch(t *testing.T) {
 	second()
 	if took := time.Since(begin); took < 100*time.Millisecond || took > 5*time.Second {
 		t.Errorf("waited for %v", took)
+	}
+}
+
+var update = flag.Bool("update", false, "write testdata/packed")
+
+// The packed states of testdata were written with -update. They can be unpacked for as
+// long as the format is the same, and the same states are packed as they are there.
+func TestPackedFixtures(t *testing.T) {
+	const dir = "testdata/packed"
+	if *update {
+		must(t, os.RemoveAll(dir))
+	}
+	for _, cpu := range []string{"", "Z80"} {
+		inputs := []machine.Input{{Name: "machine", Value: "fixture"}}
+		if cpu != "" {
+			inputs = append(inputs, machine.Input{Name: machine.HostCPUInput, Value: cpu})
+		}
+		s := Store{Dir: t.TempDir()}
+		d, err := s.draft(keyOf(inputs))
+		must(t, err)
+		defer d.discard()
+		for _, file := range []string{d.files().RAM, d.files().Disk, d.files().Devices} {
+			must(t, os.WriteFile(file, []byte(filepath.Base(file)), 0o600))
+		}
+		must(t, os.Truncate(d.files().RAM, 5<<20))
+		must(t, d.commit(t.Context(), manifest{Inputs: inputs, Hardware: json.RawMessage(`{}`), Saved: time.Unix(1e9, 0).UTC()}))
+		packed := t.TempDir()
+		if *update {
+			packed = dir
+		}
+		_, err = s.Pack(t.Context(), d.key, packed, PackOptions{HostBound: true})
+		must(t, err)
+		fixture := filepath.Join(dir, d.key)
+		if !maps.Equal(tree(t, filepath.Join(packed, d.key)), tree(t, fixture)) {
+			t.Errorf("%s is packed otherwise now; raise packing, or format, and run with -update", fixture)
+		}
+		if cpu == "" {
+			_, err := (Store{Dir: t.TempDir()}).Unpack(t.Context(), dir, d.key)
+			must(t, err)
+		}
 	}
 }
 
