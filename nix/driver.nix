@@ -17,6 +17,7 @@ let
     node.virtualisation.vlans
     ++ map (interface: interface.vlan) (lib.attrValues (node.virtualisation.interfaces or { }));
   vlans = lib.unique (lib.concatMap vlansOf (lib.attrValues config.nodes));
+  isInteractive = lib.any (arg: arg == "-I" || arg == "--interactive") config.extraDriverArgs;
 
   # Scripts know a machine by the name of its node since 26.05, and before by the
   # name of its system, which is what its start script is called after.
@@ -64,11 +65,36 @@ let
   };
   configurationFile = hostPkgs.writeText "driver-configuration.json" (builtins.toJSON configuration);
 
+  # States of the machines, packed.
+  warmStates = lib.mapAttrs (
+    node: system:
+    import ./warm.nix {
+      inherit
+        config
+        lib
+        hostPkgs
+        options
+        tools
+        ;
+      name = nameOf node system;
+      startScript = startScripts.${cfg.backend} system;
+      vlans = lib.unique (vlansOf system);
+      backdoor = driverBackdoor;
+    }
+  ) config.nodes;
+  # In the environment, where whoever runs the driver can have it otherwise. People
+  # may want to see the machine boot, in a window.
+  warmEnvironment = lib.optionals (cfg.warm.enable && !isInteractive && config.nodes != { }) [
+    "--set-default NIXOS_TEST_WARM auto"
+    "--set-default NIXOS_TEST_WARM_READY ${lib.escapeShellArg cfg.warm.readyPoint}"
+    "--prefix NIXOS_TEST_WARM_FROM : ${lib.concatStringsSep ":" (lib.attrValues warmStates)}"
+  ];
+
   testDriver = hostPkgs.callPackage ./test-driver.nix {
     vm-prebuild = tools;
     qemu_pkg = config.qemu.package;
     python3 = if isPython then hostPkgs.python3 else null;
-    enablePrompt = lib.any (arg: arg == "-I" || arg == "--interactive") config.extraDriverArgs;
+    enablePrompt = isInteractive;
     inherit (config) enableOCR extraPythonPackages;
   };
 
@@ -100,22 +126,32 @@ let
 
   driver =
     hostPkgs.runCommand "nixos-test-driver-${config.name}"
-      {
-        nativeBuildInputs = [ hostPkgs.makeWrapper ];
-        preferLocalBuild = true;
-        inherit (config) passthru;
-        meta = config.meta // {
-          mainProgram = "nixos-test-driver";
-        };
-      }
+      (
+        {
+          nativeBuildInputs = [ hostPkgs.makeWrapper ];
+          preferLocalBuild = true;
+          inherit (config) passthru;
+          meta = config.meta // {
+            mainProgram = "nixos-test-driver";
+          };
+        }
+        # With another machine's driver would come states for that one's CPU.
+        // lib.optionalAttrs (warmEnvironment != [ ] && cfg.accel != "tcg") { allowSubstitutes = false; }
+      )
       ''
         mkdir -p $out/bin
         cp ${testScript} $out/test-script
         ${lib.optionalString isPython checks}
         makeWrapper ${testDriver}/bin/nixos-test-driver $out/bin/nixos-test-driver \
-          ${lib.concatMapStringsSep " \\\n  " (arg: "--add-flags ${lib.escapeShellArg arg}") arguments}
+          ${lib.concatStringsSep " \\\n  " (
+            warmEnvironment ++ map (arg: "--add-flags ${lib.escapeShellArg arg}") arguments
+          )}
       '';
 in
 {
-  driver = lib.mkForce (lib.warnIf config.skipLint "Linting is disabled" driver);
+  config = {
+    driver = lib.mkForce (lib.warnIf config.skipLint "Linting is disabled" driver);
+    defaults = lib.mkIf cfg.warm.enable ./warm-node.nix;
+    passthru = lib.optionalAttrs cfg.warm.enable { inherit warmStates; };
+  };
 }

@@ -40,6 +40,27 @@ in
       '';
     };
 
+    warm.enable = mkOption {
+      type = types.bool;
+      default = false;
+      description = ''
+        Whether the machines are booted once, as derivations of their own, and every run of the test starts from what
+        they were at their ready point. A change of the script alone boots nothing. Machines have their store from an
+        image then (prebuild.storeImage). States of machines under KVM are for machines with the same CPU: with
+        prebuild.accel = "tcg", binary caches serve them to all. driverInteractive boots.
+      '';
+    };
+
+    warm.readyPoint = mkOption {
+      type = types.strMatching "shell|(unit|file|command):.+";
+      default = "shell";
+      example = "unit:multi-user.target";
+      description = ''
+        When a machine is saved: as soon as its root shell answers ("shell"), or when a unit is active ("unit:NAME"), a
+        file exists ("file:PATH"), a command succeeds ("command:COMMAND").
+      '';
+    };
+
     report.html = mkOption {
       type = types.bool;
       default = false;

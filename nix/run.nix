@@ -11,16 +11,6 @@
 }:
 let
   cfg = config.prebuild;
-  inherit (hostPkgs.stdenv) hostPlatform;
-
-  # Since 26.05 an option says what builders must offer.
-  features =
-    if options ? requiredFeatures then
-      lib.attrNames (lib.filterAttrs (_: isRequired: isRequired) config.requiredFeatures)
-    else
-      [ "nixos-test" ]
-      ++ lib.optional hostPlatform.isLinux "kvm"
-      ++ lib.optional hostPlatform.isDarwin "apple-virt";
 
   # Since 25.11.
   debugHook = options ? enableDebugHook && config.enableDebugHook;
@@ -54,7 +44,10 @@ let
 
   rawTestDerivationArg = _: {
     name = "vm-test-run-${config.name}";
-    requiredSystemFeatures = lib.filter (feature: feature != "kvm" || cfg.accel != "tcg") features;
+    requiredSystemFeatures = import ./features.nix {
+      inherit config lib options;
+      inherit (hostPkgs.stdenv) hostPlatform;
+    };
     nativeBuildInputs = lib.optionals debugHook (
       lib.attrValues (builtins.intersectAttrs attachPackages hostPkgs)
     );

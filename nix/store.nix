@@ -15,10 +15,12 @@ let
 
   image = import ./store-image.nix {
     inherit hostPkgs lib;
-    name = "vm-store-${config.name}.img";
+    # Not called after the test, as one with the same machines may have the same.
+    name = "vm-store.img";
     roots =
-      # What the script names, it may use in a machine.
-      [ (hostPkgs.writeText "test-script" config.testScriptString) ]
+      # What the script names, it may use in a machine. Not the script itself: its other
+      # words are no reason to make the machines anew.
+      [ (hostPkgs.writeStringReferencesToFile config.testScriptString) ]
       ++ lib.concatMap (node: node.virtualisation.additionalPaths ++ [ (registration node) ]) (
         lib.attrValues config.nodes
       );
@@ -27,7 +29,8 @@ in
 {
   options.prebuild.storeImage = lib.mkOption {
     type = lib.types.bool;
-    default = false;
+    # What has the host's store mounted cannot be saved.
+    default = config.prebuild.warm.enable;
     description = ''
       Whether the machines have their Nix store from an image that is built once, with the test, and holds what the
       machines and the script refer to, instead of seeing the host's store. A change of any machine builds it anew.

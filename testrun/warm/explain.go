@@ -12,26 +12,36 @@ import (
 )
 
 // explain says how a machine for which there is no state differs from the most
-// similar one of its name that has one; "" when there is none.
-func (s Store) explain(inputs []machine.Input) string {
-	entries, err := os.ReadDir(s.Dir)
-	if err != nil {
-		return ""
-	}
+// similar one of its name that has one, here or packed in one of the directories; ""
+// when there is none.
+func (s Store) explain(inputs []machine.Input, packed []string) string {
 	name := valueOf(inputs, "machine")
 	var best []string
 	var saved time.Time
-	for _, e := range entries {
-		if !strings.HasPrefix(e.Name(), name+"-") {
-			continue
+	consider := func(root string, read func(dir string) (manifest, error)) {
+		entries, _ := os.ReadDir(root) // what cannot be read explains nothing
+		for _, e := range entries {
+			if !strings.HasPrefix(e.Name(), name+"-") {
+				continue
+			}
+			m, err := read(filepath.Join(root, e.Name()))
+			if err != nil || valueOf(m.Inputs, "machine") != name {
+				continue
+			}
+			if names := differing(inputs, m.Inputs); len(names) > 0 && (best == nil || len(names) < len(best)) {
+				best, saved = names, m.Saved
+			}
 		}
-		m, _, err := readManifest(filepath.Join(s.Dir, e.Name(), manifestFile))
-		if err != nil || valueOf(m.Inputs, "machine") != name {
-			continue
-		}
-		if names := differing(inputs, m.Inputs); len(names) > 0 && (best == nil || len(names) < len(best)) {
-			best, saved = names, m.Saved
-		}
+	}
+	consider(s.Dir, func(dir string) (manifest, error) {
+		m, _, err := readManifest(filepath.Join(dir, manifestFile))
+		return m, err
+	})
+	for _, root := range packed {
+		consider(root, func(dir string) (manifest, error) {
+			m, _, err := readPacked(dir)
+			return m, err
+		})
 	}
 	if best == nil {
 		return ""

@@ -353,7 +353,7 @@ func TestDigestKnowsNoHoles(t *testing.T) {
 
 func TestExplain(t *testing.T) {
 	s := Store{Dir: t.TempDir()}
-	saved(t, s, "x")
+	packed := pack(t, s, saved(t, s, "x"))
 	for _, test := range []struct {
 		inputs []machine.Input
 		want   string
@@ -362,8 +362,10 @@ func TestExplain(t *testing.T) {
 		{[]machine.Input{{Name: "machine", Value: "x"}, {Name: "$QEMU_OPTS", Value: "-m 1"}}, " differs in: $QEMU_OPTS, QEMU"},
 		{[]machine.Input{{Name: "machine", Value: "y"}, {Name: "QEMU", Value: "8"}}, ""},
 	} {
-		if got := s.explain(test.inputs); !strings.HasSuffix(got, test.want) || test.want == "" && got != "" {
-			t.Errorf("%v: %q, want %q", test.inputs, got, test.want)
+		for _, got := range []string{s.explain(test.inputs, nil), (Store{Dir: "/none"}).explain(test.inputs, []string{packed})} {
+			if !strings.HasSuffix(got, test.want) || test.want == "" && got != "" {
+				t.Errorf("%v: %q, want %q", test.inputs, got, test.want)
+			}
 		}
 	}
 }

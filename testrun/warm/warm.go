@@ -118,7 +118,7 @@ func (s *Starter) warm(ctx context.Context, m machine.Machine, o machine.StartOp
 	case ctx.Err() != nil:
 		return time.Time{}, err
 	case errors.Is(err, errNoState):
-		if reason := s.Store.explain(inputs); reason != "" {
+		if reason := s.Store.explain(inputs, s.From); reason != "" {
 			err = fmt.Errorf("%w: %s", err, reason)
 		}
 	case state != nil && (errors.As(err, &damage) || s.Save):

@@ -45,6 +45,9 @@ let
   types = {
     inherit isModule;
     str = simple "str" builtins.isString;
+    strMatching =
+      pattern:
+      simple "string matching the pattern ${pattern}" (x: builtins.isString x && builtins.match pattern x != null);
     bool = simple "bool" builtins.isBool;
     int = simple "int" builtins.isInt;
     port = simple "port" (x: builtins.isInt x && x >= 0 && x <= 65535);

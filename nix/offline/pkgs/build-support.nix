@@ -48,6 +48,19 @@ in
 
   inherit writeTextFile;
   writeText = name: text: writeTextFile { inherit name text; };
+  # The store paths that are in a text, one a line.
+  writeStringReferencesToFile =
+    text:
+    let
+      parts = builtins.split "(${builtins.storeDir}/[0-9a-z]{32}-[-+._?=0-9a-zA-Z]+)" (
+        builtins.unsafeDiscardStringContext text
+      );
+      paths = lib.unique (map builtins.head (builtins.filter builtins.isList parts));
+    in
+    writeTextFile {
+      name = "string-references";
+      text = builtins.appendContext (lib.concatMapStrings (path: "${path}\n") paths) (builtins.getContext text);
+    };
   writeTextDir =
     path: text:
     writeTextFile {

@@ -45,6 +45,16 @@ let
     machine.succeed("echo it is broken >&2; false")  # this line fails
   '';
 
+  warmed = {
+    nodes.machine.environment.variables.NOW = toString now;
+    prebuild = {
+      warm.enable = true;
+      warm.readyPoint = "unit:backdoor.service";
+      # There may be a KVM here, and no builder that offers it.
+      accel = "tcg";
+    };
+  };
+
   greeting = pkgs.writeTextFile {
     name = "python3-greeting";
     destination = "/${pkgs.python3.sitePackages}/greeting/__init__.py";
@@ -223,6 +233,26 @@ in
     inherit (overlaid.nixos-test-driver) meta;
   };
 
+  # What is built anew when a script, or a machine, changes.
+  warmChanges =
+    let
+      states = script: module: (test script { imports = [ warmed module ]; }).warmStates.machine.drvPath;
+      first = states passing { };
+    in
+    {
+      script = states "machine.fail('true')\n" { } == first;
+      report = states passing { prebuild.report.html = true; } == first;
+      name = states passing { name = lib.mkForce "renamed"; } == first;
+      named = states "machine.succeed('cat ${pkgs.writeText "named" "x"}')\n" { } == first;
+      readyPoint = states passing { prebuild.warm.readyPoint = lib.mkForce "shell"; } == first;
+      machine = states passing { nodes.machine.environment.variables.OTHER = "x"; } == first;
+      interactive =
+        builtins.length (builtins.split "NIXOS_TEST_WARM" (test passing warmed).driverInteractive.drvAttrs.buildCommand)
+        > 1;
+      off = (test passing { }) ? warmStates;
+    };
+  badReadyPoint = (test passing { prebuild.warm.readyPoint = "soon"; }).config.prebuild.warm.readyPoint;
+
   # Tests that are run: by the sandbox as the derivation, by hand as the driver.
   runs = {
     pass = test passing { };
@@ -282,6 +312,32 @@ in
           };
         };
       };
+    # Of each run of this file's tests, machines that have not booted before.
+    warm = test passing warmed;
+    warmEdited = test ''
+      assert "${now}" in machine.succeed("echo $NOW")
+      print("the edited script ran")
+    '' warmed;
+    warmPair = test ''
+      # ${now}
+      start_all()
+      client.succeed("ping -c 1 server >&2")
+      print("the script ran")
+    '' {
+      imports = [ warmed ];
+      nodes = lib.mkForce {
+        client.virtualisation.memorySize = 256;
+        server = {
+          virtualisation.memorySize = 256;
+          systemd.services.told = {
+            wantedBy = [ "multi-user.target" ];
+            serviceConfig.Type = "oneshot";
+            script = "echo told >/run/told";
+          };
+        };
+      };
+      prebuild.warm.readyPoint = lib.mkForce "command:true";
+    };
     interactive = (test passing { interactive.nodes.machine.environment.variables.BY = "hand"; }).driverInteractive;
   };
 }

@@ -202,6 +202,11 @@ lib.genAttrs releases (
         (asFarAsThere release)
       ];
     };
+    warm = eval {
+      imports = [ test ];
+      prebuild.warm.enable = true;
+      prebuild.warm.readyPoint = "unit:multi-user.target";
+    };
     starlark = eval {
       imports = [ test ];
       testScriptString = lib.mkForce "client.succeed('true')\n";
@@ -227,6 +232,8 @@ lib.genAttrs releases (
         driver = environment plain.driver;
         test = environment plain.test;
         testFull = environment full.test;
+        driverWarm = environment warm.driver;
+        stateWarm = environment warm.passthru.warmStates.server;
       }
       // lib.optionalAttrs (!isBefore release "26.05") { driverChecked = environment checked.driver; };
       passthru = builtins.attrNames plain.passthru;
