@@ -44,7 +44,7 @@ func SaveStates(ctx context.Context, cfg Config, o Options, machines []string) (
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, t.Close()) }()
+	defer func() { err = errors.Join(err, t.Close()) }() //nolint:contextcheck // what has begun is ended
 	saved = make([]SavedState, len(machines))
 	failed := make([]error, len(machines))
 	var g errgroup.Group
