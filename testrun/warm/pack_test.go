@@ -7,6 +7,7 @@ import (
 	"flag"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -277,6 +278,64 @@ func TestFetch(t *testing.T) {
 	second()
 	if took := time.Since(begin); took < 100*time.Millisecond || took > 5*time.Second {
 		t.Errorf("waited for %v", took)
+	}
+}
+
+// unpackEnv has this test binary unpack, for TestKilledUnpacker: "CACHE:DIR:KEY".
+const unpackEnv = "WARM_TEST_UNPACK"
+
+func TestUnpackInChild(t *testing.T) {
+	what := strings.Split(os.Getenv(unpackEnv), ":")
+	if len(what) != 3 {
+		t.Skip("it is for TestKilledUnpacker")
+	}
+	if _, err := (Store{Dir: what[0]}).fetch(t.Context(), what[2], []string{what[1]}); err != nil {
+		t.Error(err)
+	}
+}
+
+// Whenever an unpacker is killed, there is the whole state or none, and the next one
+// neither waits nor finds what is left in its way.
+func TestKilledUnpacker(t *testing.T) {
+	s, other := Store{Dir: t.TempDir()}, Store{Dir: t.TempDir()}
+	key := saved(t, s, "x", 40<<20)
+	dir := pack(t, s, key)
+	killed := 0
+	for i := range 12 {
+		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestUnpackInChild$")
+		cmd.Env = append(os.Environ(), unpackEnv+"="+other.Dir+":"+dir+":"+key)
+		must(t, cmd.Start())
+		// The children take ever longer to be killed: the first in their start.
+		for range i * 3 {
+			if drafts, _ := filepath.Glob(filepath.Join(other.Dir, draftPrefix+"*")); len(drafts) > 0 {
+				break
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		time.Sleep(time.Duration(i) * 5 * time.Millisecond)
+		must(t, cmd.Process.Kill())
+		if cmd.Wait() != nil {
+			killed++
+		}
+		switch st, err := other.open(t.Context(), key); {
+		case err == nil:
+			must(t, other.Verify(t.Context(), key))
+			must(t, other.remove(st, key))
+		case !errors.Is(err, errNoState):
+			t.Error(err)
+		}
+	}
+	if killed < 3 {
+		t.Errorf("only %d of 12 were killed", killed)
+	}
+	begin := time.Now()
+	_, err := other.fetch(t.Context(), key, []string{dir})
+	must(t, err)
+	if took := time.Since(begin); took > 20*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	if got := names(t, other.Dir); !slices.Equal(got, []string{key}) {
+		t.Errorf("the cache has %q", got)
 	}
 }
 

@@ -2,6 +2,7 @@ package warm
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"os"
@@ -23,8 +24,9 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// saved makes a state, of which each file has something of the name in it.
-func saved(t *testing.T, s Store, name string) string {
+// saved makes a state, of which each file has something of the name in it, and the
+// memory so many bytes of noise.
+func saved(t *testing.T, s Store, name string, noise ...int) string {
 	t.Helper()
 	inputs := []machine.Input{{Name: "machine", Value: name}, {Name: "QEMU", Value: "7"}}
 	key := keyOf(inputs)
@@ -38,6 +40,11 @@ func saved(t *testing.T, s Store, name string) string {
 		_, err = f.WriteAt([]byte(filepath.Base(file)+" of "+name), 300<<10)
 		must(t, err)
 		must(t, f.Close())
+	}
+	for _, n := range noise {
+		b := make([]byte, n)
+		_, _ = rand.Read(b) // never fails
+		must(t, os.WriteFile(d.files().RAM, b, 0o600))
 	}
 	must(t, d.commit(t.Context(), manifest{Inputs: inputs, Hardware: json.RawMessage(`{"a":1}`), Saved: time.Unix(1, 0).UTC()}))
 	return key
