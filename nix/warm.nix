@@ -50,6 +50,8 @@ hostPkgs.runCommand "vm-warm-${name}"
     }
   )
   ''
+    # A build's standard error is a terminal, and its log no place for a bar.
+    export TERM=dumb
     vm-prebuild warm build --config ${configuration} --accel ${cfg.accel} \
       --warm-ready ${lib.escapeShellArg cfg.warm.readyPoint} --warm-dir "$NIX_BUILD_TOP/warm" --out $out
   ''
