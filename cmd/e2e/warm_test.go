@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -50,6 +51,10 @@ func TestWarmDerivation(t *testing.T) {
 		}
 		if bin != oldNix {
 			return // its store is not where a driver outside looks for it
+		}
+		if _, log, err := n.build(t, framework, "runs.unsavable"); err == nil ||
+			!strings.Contains(log, `machine "machine": starting: it cannot be saved: its /nix/store is a share (9p) of the host's`) || strings.Contains(log, "connected to guest root shell") {
+			t.Errorf("a machine that cannot be saved: %v\n%s", err, log)
 		}
 		startedWarm(t, n, "runs.warmPair", "the script ran", 2)
 		t.Run("outside", func(t *testing.T) { warmOutside(t, n, state) })
@@ -154,6 +159,61 @@ func warmOutside(t *testing.T, n nix, state string) {
 	}
 	if err := json.Unmarshal(out, &pulled); err != nil || len(pulled) != 1 || !strings.HasPrefix(pulled[0].Key, "machine-") {
 		t.Errorf("%v %s", err, out)
+	}
+}
+
+// TestWarmPush saves machines without Nix, and has a test start from there in another
+// cache, as on another host.
+func TestWarmPush(t *testing.T) {
+	n := nixAt(t, oldNix)
+	driver, log, err := n.build(t, framework, "runs.warmPair.driver")
+	if err != nil {
+		t.Fatalf("%v\n%s", err, log)
+	}
+	wrapper, err := os.ReadFile(driver + "/bin/nixos-test-driver")
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := regexp.MustCompile(`/nix/store/[^ '"]*-driver-configuration\.json`).Find(wrapper)
+	here, there, share := t.TempDir(), t.TempDir(), filepath.Join(t.TempDir(), "share")
+	build := func(args ...string) (saved []struct {
+		Machine string
+		There   bool
+	}) {
+		t.Helper()
+		args = append([]string{"warm", "build", "--json", "--warm-dir", here, "--accel", "tcg", "--config", string(config)}, args...)
+		cmd := exec.CommandContext(t.Context(), tool(t, "vm-prebuild"), args...)
+		var said strings.Builder
+		cmd.Stderr = &said
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatalf("%v\n%s", err, &said)
+		}
+		if err := json.Unmarshal(out, &saved); err != nil {
+			t.Fatal(err)
+		}
+		return saved
+	}
+	if saved := build("client"); len(saved) != 1 || saved[0].Machine != "client" || saved[0].There {
+		t.Errorf("%+v", saved)
+	}
+	if saved := build(); len(saved) != 2 || !saved[0].There || saved[1].There {
+		t.Errorf("%+v", saved)
+	}
+	if out, err := command(t, ".", tool(t, "vm-prebuild"), "warm", "push", "--warm-dir", here, share); err != nil || strings.Count(out, ": packed ") != 2 {
+		t.Errorf("%v\n%s", err, out)
+	}
+	runtime, err := os.MkdirTemp("", "e2e")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(runtime)
+	cmd := exec.CommandContext(t.Context(), driver+"/bin/nixos-test-driver",
+		"-o", t.TempDir(), "--warm", "require", "--warm-ready", "shell", "--warm-dir", there, "--warm-from", share)
+	cmd.Env = append(os.Environ(), "XDG_RUNTIME_DIR="+runtime)
+	out, err := cmd.CombinedOutput()
+	if err != nil || strings.Count(string(out), "unpacked its state from "+share) != 2 || strings.Count(string(out), "started warm, ") != 2 {
+		t.Errorf("%v\n%s", err, out)
 	}
 }
 

@@ -270,7 +270,7 @@ func obstaclesOf(args []string) []string {
 		switch {
 		case (option == "virtfs" || option == "fsdev") && slices.Contains(fields, "path=/nix/store"):
 			// Mounted, it forbids migration, and nothing can unmount this one.
-			found = append(found, "its /nix/store is a share (9p) of the host's\nhint: set virtualisation.useNixStoreImage = true")
+			found = append(found, "its /nix/store is a share (9p) of the host's\nhint: set prebuild.storeImage, or virtualisation.useNixStoreImage, to true")
 		case option == "device" && strings.HasPrefix(arg, "vhost-user-"):
 			found = append(found, fmt.Sprintf("%s keeps a state of its own", fields[0]))
 		case option == "object" && strings.HasPrefix(arg, "memory-backend-") && !strings.Contains(arg, startcommand.RAMID):

@@ -312,6 +312,11 @@ in
           };
         };
       };
+    # It asks for states and keeps what cannot be saved.
+    unsavable = test passing {
+      imports = [ warmed ];
+      prebuild.storeImage = false;
+    };
     # Of each run of this file's tests, machines that have not booted before.
     warm = test passing warmed;
     warmEdited = test ''
