@@ -46,8 +46,8 @@ in
       description = ''
         Whether the machines are booted once, as derivations of their own, and every run of the test starts from what
         they were at their ready point. A change of the script alone boots nothing. Machines have their store from an
-        image then (prebuild.storeImage). States of machines under KVM are for machines with the same CPU: with
-        prebuild.accel = "tcg", binary caches serve them to all. driverInteractive boots.
+        image then (prebuild.storeImage). States of machines under KVM are for hosts with the same CPU; with
+        prebuild.accel = "tcg" binary caches serve them to hosts whose CPU has the same clock. driverInteractive boots.
       '';
     };
 

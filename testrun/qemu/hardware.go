@@ -25,15 +25,17 @@ import (
 // hardware is what a machine turns out to consist of once its QEMU runs. A state
 // fits the same hardware only.
 type hardware struct {
-	QEMU        string         `json:"qemu"` // version, with that of the distribution
-	Binary      fileIdentity   `json:"binary"`
-	KVM         bool           `json:"kvm"`
-	MemoryBytes int64          `json:"memoryBytes"`
-	Disk        bool           `json:"disk"`      // the machine has one that it writes to
-	Arguments   []string       `json:"arguments"` // QEMU's, with names for what differs from run to run
-	Files       []fileIdentity `json:"files"`     // that the arguments name, and that need not stay the same
-	Console     []string       `json:"console"`   // what the guest had written; not compared
-	Shell       shell.Saved    `json:"shell"`     // not compared
+	QEMU        string       `json:"qemu"` // version, with that of the distribution
+	Binary      fileIdentity `json:"binary"`
+	KVM         bool         `json:"kvm"`
+	MemoryBytes int64        `json:"memoryBytes"`
+	// TicksPerSecond is how fast the guest's time stamp counter runs, which is the host's.
+	TicksPerSecond int64          `json:"ticksPerSecond"`
+	Disk           bool           `json:"disk"`      // the machine has one that it writes to
+	Arguments      []string       `json:"arguments"` // QEMU's, with names for what differs from run to run
+	Files          []fileIdentity `json:"files"`     // that the arguments name, and that need not stay the same
+	Console        []string       `json:"console"`   // what the guest had written; not compared
+	Shell          shell.Saved    `json:"shell"`     // not compared
 
 	obstacles []string // what keeps the machine from being saved
 }
@@ -90,6 +92,9 @@ func (h hardware) fits(saved hardware) error {
 		return errors.New("it was saved under another accelerator")
 	case h.MemoryBytes != saved.MemoryBytes:
 		return fmt.Errorf("it was saved with %d bytes of memory; this machine has %d", saved.MemoryBytes, h.MemoryBytes)
+	// A clock that is wrong by so little is what computers have.
+	case max(h.TicksPerSecond, saved.TicksPerSecond)-min(h.TicksPerSecond, saved.TicksPerSecond) > saved.TicksPerSecond/2000:
+		return fmt.Errorf("it was saved on a host whose time stamp counter runs at %d MHz, and this one's at %d: the guest's clock would be wrong", saved.TicksPerSecond/1e6, h.TicksPerSecond/1e6)
 	case !slices.Equal(h.Arguments, saved.Arguments):
 		return fmt.Errorf("it was saved with other arguments of QEMU: %s", difference(saved.Arguments, h.Arguments))
 	case !slices.Equal(h.Files, saved.Files):
@@ -152,7 +157,7 @@ func (p *process) survey(ctx context.Context) (h hardware, err error) {
 		}
 	}
 	h.QEMU = fmt.Sprintf("%d.%d.%d %s", version.QEMU.Major, version.QEMU.Minor, version.QEMU.Micro, version.Package)
-	h.KVM, h.MemoryBytes = kvm.Enabled, memory.Base
+	h.KVM, h.MemoryBytes, h.TicksPerSecond = kvm.Enabled, memory.Base, accel.TicksPerSecond()
 	h.obstacles = migration.Blocked
 	if memory.Plugged != 0 {
 		h.obstacles = append(h.obstacles, "it has memory that was plugged in")

@@ -38,16 +38,18 @@ func TestNormalise(t *testing.T) {
 }
 
 func TestFits(t *testing.T) {
-	saved := hardware{QEMU: "7.2.22 x", Binary: fileIdentity{Path: "/q", Size: 1}, MemoryBytes: 1 << 30,
+	saved := hardware{QEMU: "7.2.22 x", Binary: fileIdentity{Path: "/q", Size: 1}, MemoryBytes: 1 << 30, TicksPerSecond: 2300e6,
 		Arguments: []string{"q", "-m", "1024", "-smp", "1"}, Files: []fileIdentity{{Path: "/k", Size: 3, MTime: 4}}, Console: []string{"x"}}
 	if err := saved.fits(saved); err != nil {
 		t.Error(err)
 	}
 	for want, change := range map[string]func(h *hardware){
-		"":                                         func(h *hardware) { h.Console = nil },
-		"another QEMU":                             func(h *hardware) { h.QEMU = "7.2.23 x" },
-		"another QEMU: 7.2.22 x, /q":               func(h *hardware) { h.Binary.Size = 2 },
-		"another accelerator":                      func(h *hardware) { h.KVM = true },
+		"":                           func(h *hardware) { h.Console, h.TicksPerSecond = nil, 2300_900e3 },
+		"another QEMU":               func(h *hardware) { h.QEMU = "7.2.23 x" },
+		"another QEMU: 7.2.22 x, /q": func(h *hardware) { h.Binary.Size = 2 },
+		"another accelerator":        func(h *hardware) { h.KVM = true },
+		"runs at 2300 MHz, and this one's at 2310": func(h *hardware) { h.TicksPerSecond = 2310e6 },
+		"runs at 2300 MHz, and this one's at 0":    func(h *hardware) { h.TicksPerSecond = 0 },
 		"1073741824 bytes of memory":               func(h *hardware) { h.MemoryBytes = 1 << 29 },
 		"-m 1024 then, -m 512 now":                 func(h *hardware) { h.Arguments = []string{"q", "-m", "512", "-smp", "1"} },
 		"nothing then, 1 -S now":                   func(h *hardware) { h.Arguments = append(slices.Clone(h.Arguments), "-S") },

@@ -1,0 +1,3 @@
+package accel
+
+func timeStampCounter() uint64
