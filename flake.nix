@@ -109,6 +109,7 @@
             vm-prebuild-static = pkgs.pkgsStatic.callPackage ./nix/package.nix { };
             inherit (example.packages.${pkgs.stdenv.hostPlatform.system})
               run-vm-tests-with-cache
+              run-vm-tests-warm
               vm-closure-info
               vm-store-db
               ;

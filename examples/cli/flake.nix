@@ -21,9 +21,9 @@
 
       # { checks, packages, apps, … } of all tests below.
       vmTests =
-        pkgs:
+        pkgs: modules:
         vm-prebuild.lib.mkVmTests {
-          inherit pkgs;
+          inherit pkgs modules;
           # Every file is a test as nixpkgs' manual describes it.
           tests =
             nixpkgs.lib.mapAttrs
@@ -40,10 +40,23 @@
                 vm-two-machines = ./tests/two-machines.nix;
               };
         };
+
+      # The same tests, whose machines have booted already: once, when they are built.
+      warm = {
+        prebuild.warm.enable = true;
+        prebuild.warm.readyPoint = "unit:multi-user.target";
+      };
     in
     {
-      packages = forEachSystem (pkgs: (vmTests pkgs).packages // { default = banner pkgs; });
-      apps = forEachSystem (pkgs: (vmTests pkgs).apps);
-      checks = forEachSystem (pkgs: (vmTests pkgs).checks);
+      packages = forEachSystem (
+        pkgs:
+        (vmTests pkgs [ ]).packages
+        // {
+          default = banner pkgs;
+          run-vm-tests-warm = (vmTests pkgs [ warm ]).packages.run-vm-tests-with-cache;
+        }
+      );
+      apps = forEachSystem (pkgs: (vmTests pkgs [ ]).apps);
+      checks = forEachSystem (pkgs: (vmTests pkgs [ ]).checks);
     };
 }

@@ -76,6 +76,25 @@ TOOLS CACHED   evaluates, builds guests and driver, and runs in the Nix sandbox
 PREBUILT       result/bin/run-vm-tests: boots and runs the script
 END
 
+step "warm machines: nix build .#run-vm-tests-warm boots each machine once"
+begin=$(now)
+quietly "$state/warm.log" nix build .#run-vm-tests-warm "${override[@]}" -o "$state/warm"
+echo "that took $(since "$begin") s (what the store had already took nothing)" >&2
+for mode in off require; do
+    "$state/warm/bin/run-vm-tests" --jobs 1 -o "$state/results-$mode" --warm "$mode" --warm-dir "$state/states" --json >"$state/$mode.json"
+done
+jq -r '.tests[] | [.name, .durationSeconds] | @tsv' "$state/off.json" | sort |
+    join -t $'\t' - <(jq -r '.tests[] | [.name, .durationSeconds] | @tsv' "$state/require.json" | sort) |
+    awk -F '\t' '
+        BEGIN { printf "%-22s %14s %14s %10s\n", "TEST", "COLD", "WARM", "FASTER" }
+        { printf "%-22s %12.1f s %12.1f s %8.1f x\n", $1, $2, $3, $2 / $3; a += $2; b += $3; n++ }
+        END { printf "%-22s %12.1f s %12.1f s %8.1f x\n", "all " n " in a row", a, b, a / b }'
+cat <<'END'
+COLD           boots the machines and runs the script
+WARM           restores the machines at multi-user.target (the first time, unpacks their
+               states) and runs the script
+END
+
 step "the impossible: a test on a Nix that has neither KVM nor the features of tests"
 impossible=$PWD/$state/impossible
 bin/vm-prebuild import --store "$impossible" "$state/result"
