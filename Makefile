@@ -71,7 +71,8 @@ bench: setup build prebuilt
 	$(BIN)/bench scale --svg docs/scale.svg
 	$(BIN)/bench run --markdown docs/benchmarks.md
 	$(BIN)/bench driver --markdown docs/benchmarks.md
-	. nix/offline/env.sh && $(BIN)/bench warm --markdown docs/benchmarks.md --svg docs/warm.svg
+	. nix/offline/env.sh && nix build .#run-vm-tests-warm --override-input nixpkgs path:./nix/offline -o $(CACHE)/warm && \
+	  $(BIN)/bench warm --markdown docs/benchmarks.md --svg docs/warm.svg
 
 # What takes long: each fuzz target searches for a minute, and what kills
 # processes does so many times over.

@@ -30,6 +30,7 @@ import (
 
 type warmCommand struct {
 	Guests   string `default:"cmd/bench/testdata/warm.nix" placeholder:"FILE" help:"Expression of the machines. Default: ${default}."`
+	Suite    string `default:".cache/warm" placeholder:"DIR" help:"Tests with warm machines, as .#run-vm-tests-warm builds them. Default: ${default}."`
 	Runs     int    `default:"5" help:"Starts of each kind; medians are compared. Default: ${default}."`
 	Clones   int    `default:"8" help:"Machines that are restored at once. Default: ${default}."`
 	Sizes    []int  `default:"128,256,512,1024,2048,4096,8192" placeholder:"MIB" help:"Sizes of memory to draw. Default: ${default}."`
@@ -60,6 +61,9 @@ var warmLines = []driverLine{
 	{figure: "private systemd", what: "a clone's own memory", unit: "MB", factor: 1e-6, limit: 80, alone: true},
 	{figure: "save mini", what: "saving, beyond writing what memory was touched", unit: "s", factor: 1, limit: 1, alone: true},
 	{figure: "save systemd", what: "saving, beyond writing what memory was touched", unit: "s", factor: 1, limit: 1, alone: true},
+	{figure: "suite example", what: "the example's five tests", unit: "s", factor: 1, ratio: 5},
+	{figure: "packed mini", what: "packed, part of the touched memory", unit: "%", factor: 100, limit: 40, alone: true},
+	{figure: "packed systemd", what: "packed, part of the touched memory", unit: "%", factor: 100, limit: 40, alone: true},
 	{figure: "touched mini", what: "memory that was touched", unit: "MB", factor: 1e-6, alone: true},
 	{figure: "touched systemd", what: "memory that was touched", unit: "MB", factor: 1e-6, alone: true},
 }
@@ -82,6 +86,9 @@ func (c *warmCommand) Run(ctx context.Context, out *cli.IO) error {
 		if err := b.measure(ctx, g); err != nil {
 			return fmt.Errorf("%s: %w", g.name, err)
 		}
+	}
+	if err := b.suite(ctx); err != nil {
+		return err
 	}
 	rows := report.rows()
 	if err := report.print(out, rows, c.JSON, c.Markdown); err != nil {
@@ -211,8 +218,51 @@ func (b *warmBench) save(ctx context.Context, g warmGuest, ready warm.Ready, sto
 			return err
 		}
 		b.warm["save "+g.name] = append(b.warm["save "+g.name], saving-writing)
+		packed, err := store.Pack(ctx, filepath.Base(filepath.Dir(rams[0])), filepath.Join(b.dir, "packed"), warm.PackOptions{HostBound: true})
+		if err != nil {
+			return err
+		}
+		if err := os.RemoveAll(filepath.Join(b.dir, "packed")); err != nil {
+			return err
+		}
+		b.warm["packed "+g.name] = append(b.warm["packed "+g.name], float64(packed.PackedBytes)/touched)
 		b.warm["touched "+g.name] = append(b.warm["touched "+g.name], touched)
 		fmt.Fprintf(b.log, "%s: saved in %.2f s; writing its %.0f MB takes %.2f s\n", g.name, saving, touched/1e6, writing)
+	}
+	return nil
+}
+
+// suite runs the example's tests with machines that boot, and such that are
+// restored. Their states are unpacked before.
+func (b *warmBench) suite(ctx context.Context) error {
+	run := func(mode warm.Mode) (took float64, err error) {
+		dir := filepath.Join(b.dir, "suite")
+		defer os.RemoveAll(filepath.Join(dir, "results"))
+		cmd := exec.CommandContext(ctx, filepath.Join(b.command.Suite, "bin/run-vm-tests"), "--jobs", "1",
+			"--warm", string(mode), "--warm-dir", filepath.Join(dir, "states"), "--output", filepath.Join(dir, "results"))
+		begin := time.Now()
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return 0, fmt.Errorf("%v: %w\n%s\nhint: nix build .#run-vm-tests-warm -o %s", cmd, err, out, b.command.Suite)
+		}
+		took = time.Since(begin).Seconds()
+		fmt.Fprintf(b.log, "example: %s: %.1f s\n", mode, took)
+		return took, nil
+	}
+	if _, err := run(warm.Require); err != nil {
+		return err
+	}
+	for n := range b.command.Runs {
+		for _, mode := range [][]warm.Mode{{warm.Off, warm.Require}, {warm.Require, warm.Off}}[n%2] {
+			took, err := run(mode)
+			if err != nil {
+				return err
+			}
+			to := b.warm
+			if mode == warm.Off {
+				to = b.cold
+			}
+			to["suite example"] = append(to["suite example"], took)
+		}
 	}
 	return nil
 }
@@ -397,7 +447,8 @@ The same machine is booted and restored from its state, in turns, until its root
 shell has answered a first command. The states are in the page cache, as they are after
 the first of several tests. *mini* and *systemd* are the guests of nix/offline, with 512
 and 1,024 MiB of memory and their store from an image. A clone's own memory is what its
-QEMU shares with nobody. Writing touched memory is ` + "`cp`" + ` of the sparse file, and
+QEMU shares with nobody. *example* is all of the example's tests, one after the other,
+with all that their scripts do, from states that were unpacked before. Writing touched memory is ` + "`cp`" + ` of the sparse file, and
 ` + "`sync`" + ` of the copy.
 
 `
