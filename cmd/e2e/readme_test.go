@@ -66,3 +66,23 @@ func TestREADMENixTour(t *testing.T) {
 		t.Error("the tour has not been where it was to go")
 	}
 }
+
+// And what it says of warm machines.
+func TestREADMEWarm(t *testing.T) {
+	bin := need(t, binEnv)
+	need(t, manifestEnv)
+	dir := tree(t)
+	if err := os.Symlink(bin, filepath.Join(dir, "bin")); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("XDG_CACHE_HOME", t.TempDir())
+	t.Setenv("offline", "--override-input nixpkgs path:./nix/offline --no-write-lock-file")
+	out := runScript(t, dir, readmeSection(t, "### Warm machines", t.TempDir()))
+	if passed := strings.Count(out, " 5 passed"); passed != 2 {
+		t.Errorf("all tests passed %d times, not twice", passed)
+	}
+	// Of machine, client and server, unpacked to start from.
+	if states := strings.Count(out, "  unit:multi-user.target  "); states != 3 {
+		t.Errorf("%d states are listed, not 3", states)
+	}
+}
