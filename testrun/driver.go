@@ -48,7 +48,7 @@ type driver struct {
 
 	mu       sync.Mutex
 	machines map[string]machine.Machine
-	starters map[string]machine.Starter // of machines that do not just boot
+	starters map[string]*warm.Starter // of machines that do not just boot
 }
 
 // watch is what the reports and the driver have in common.
@@ -81,7 +81,7 @@ func newDriver(ctx context.Context, cfg Config, bus *event.Bus, watch watch) (_ 
 	if err != nil {
 		return nil, errors.Join(err, dirs.release())
 	}
-	d := &driver{cfg: cfg, seed: seed, bus: bus, watch: watch, reaper: r, dirs: dirs, reader: ocr.New(readers()), machines: map[string]machine.Machine{}, starters: map[string]machine.Starter{}, stopTimer: func() {}}
+	d := &driver{cfg: cfg, seed: seed, bus: bus, watch: watch, reaper: r, dirs: dirs, reader: ocr.New(readers()), machines: map[string]machine.Machine{}, starters: map[string]*warm.Starter{}, stopTimer: func() {}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.close())
@@ -197,7 +197,9 @@ func (d *driver) addMachine(name string, command startcommand.Command, keepState
 	})
 	d.machines[name] = m
 	if mayBeWarm && !keepState {
-		d.starters[name] = &warm.Starter{Options: d.cfg.Warm, Bus: d.bus}
+		d.starters[name] = warm.NewStarter(d.cfg.Warm, d.bus)
+	} else {
+		delete(d.starters, name)
 	}
 	return m, nil
 }
@@ -221,17 +223,19 @@ func (d *driver) guest(m machine.Machine, env script.Environment) *machine.Guest
 	}
 	all = append(all[:len(all):len(all)], d.env...)
 	all = append(all, machineEnv+"="+m.Name())
-	d.mu.Lock()
-	starter := d.starters[m.Name()]
-	d.mu.Unlock()
-	return &machine.Guest{
+	g := &machine.Guest{
 		Machine:    m,
-		Starter:    starter,
 		Bus:        d.bus,
 		Boot:       machine.StartOptions{Env: all},
 		SSHCommand: d.ssh.command(m.Name()),
 		Reader:     d.reader,
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if starter := d.starters[m.Name()]; starter != nil {
+		g.Starter = starter
+	}
+	return g
 }
 
 // session is the test as its script sees it.
@@ -307,6 +311,9 @@ func (d *driver) close() error {
 			})
 		}
 		wg.Wait()
+		for _, s := range d.starters {
+			errs = append(errs, s.Close())
+		}
 		for _, s := range d.vlans {
 			errs = append(errs, d.closeVLAN(s))
 		}

@@ -78,7 +78,7 @@ func (t *Test) saveState(ctx context.Context, name string) (SavedState, error) {
 		return SavedState{}, err
 	}
 	begin := time.Now()
-	starter := warm.Starter{Options: t.d.cfg.Warm, Bus: t.d.bus}
+	starter := warm.NewStarter(t.d.cfg.Warm, t.d.bus)
 	key, there, err := starter.SaveState(ctx, m, t.d.guest(m, script.Environment{}).Boot)
 	var named *machine.Error
 	if err != nil && !errors.As(err, &named) {

@@ -364,7 +364,7 @@ func (b *warmBench) machine(dir, name string, o warm.Options, v *vlan.VLAN, r *r
 		Boot: machine.StartOptions{Env: append(os.Environ(), "QEMU_VDE_SOCKET_1="+v.Dir())},
 	}
 	if o.Mode != warm.Off {
-		g.Starter = &warm.Starter{Options: o, Bus: bus}
+		g.Starter = warm.NewStarter(o, bus)
 	}
 	return g, nil
 }

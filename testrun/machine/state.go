@@ -57,6 +57,11 @@ type (
 	}
 )
 
+// MismatchError says how a machine differs from the one whose state was saved.
+type MismatchError struct{ Reason string }
+
+func (e *MismatchError) Error() string { return e.Reason }
+
 // UnsavableError says why a machine cannot be saved.
 type UnsavableError struct{ Reason string }
 

@@ -313,7 +313,7 @@ func (p *process) restore(ctx context.Context, saved hardware) error {
 		return err
 	}
 	if err := found.fits(saved); err != nil {
-		return err
+		return &machine.MismatchError{Reason: err.Error()}
 	}
 	in, err := os.Open(p.run.files.Devices)
 	if err != nil {

@@ -24,6 +24,8 @@ type Entry struct {
 	Used    time.Time `json:"used"`              // last start from it
 	Bytes   int64     `json:"bytes"`             // on the disk
 	Problem string    `json:"problem,omitempty"` // why nothing can start from it; one line
+
+	damaged bool // nothing ever can
 }
 
 // List returns what the store has, what was used last first. It reads manifests
@@ -39,7 +41,7 @@ func (s Store) List() ([]Entry, error) {
 	for _, f := range found {
 		dir := filepath.Join(s.Dir, f.Name())
 		info, err := os.Stat(dir)
-		if errors.Is(err, os.ErrNotExist) || err == nil && !info.IsDir() || strings.HasPrefix(f.Name(), ".") {
+		if errors.Is(err, os.ErrNotExist) || err == nil && !info.IsDir() || !keyPattern.MatchString(f.Name()) || foreign(dir) {
 			continue // removed meanwhile, or no state
 		} else if err != nil {
 			return nil, err
@@ -51,12 +53,26 @@ func (s Store) List() ([]Entry, error) {
 			_, err = m.lookAll(dir)
 		}
 		if err != nil {
+			var damage *damageError
+			e.damaged = errors.Is(err, os.ErrNotExist) || errors.As(err, &damage)
 			e.Problem = firstLine(err)
 		}
 		all = append(all, e)
 	}
 	slices.SortFunc(all, func(a, b Entry) int { return cmp.Or(b.Used.Compare(a.Used), cmp.Compare(a.Key, b.Key)) })
 	return all, nil
+}
+
+// foreign says whether a directory has something that no state has.
+func foreign(dir string) bool {
+	entries, err := os.ReadDir(dir)
+	return err != nil || slices.ContainsFunc(entries, func(e fs.DirEntry) bool {
+		switch e.Name() {
+		case ramFile, diskFile, devicesFile, manifestFile, sealFile:
+			return false
+		}
+		return !strings.HasPrefix(e.Name(), newPrefix)
+	})
 }
 
 // diskBytes is what a directory's files take on the disk; holes take nothing.
@@ -96,9 +112,10 @@ type Limits struct {
 	Age   time.Duration // since a state was used; 0 for any
 }
 
-// Collect removes what nothing can start from, what is too old, and then what was
-// not used for longest until the rest is small enough; and what savers that have
-// died left. It does no harm to machines that run. It returns what it removed.
+// Collect removes what is damaged, what is too old, and then what was not used for
+// longest until the rest is small enough; and what savers that have died left. States
+// that a running test has started from stay, and so does all that is no state. It
+// returns what it removed.
 func (s Store) Collect(l Limits) (removed []Entry, err error) {
 	all, err := s.List()
 	if err != nil {
@@ -110,7 +127,7 @@ func (s Store) Collect(l Limits) (removed []Entry, err error) {
 	var kept int64
 	for _, e := range all {
 		tooOld := l.Age > 0 && time.Since(e.Used) > l.Age
-		if e.Problem == "" && !tooOld && (l.Bytes < 0 || kept+e.Bytes <= l.Bytes) {
+		if !e.damaged && !tooOld && (l.Bytes < 0 || kept+e.Bytes <= l.Bytes) {
 			kept += e.Bytes
 			continue
 		}
@@ -119,7 +136,11 @@ func (s Store) Collect(l Limits) (removed []Entry, err error) {
 		if err == nil {
 			err = s.remove(&state{dir: dir, identity: identity}, e.Key)
 		}
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
+		switch {
+		case errors.Is(err, errInUse):
+			kept += e.Bytes
+			continue
+		case err != nil && !errors.Is(err, os.ErrNotExist):
 			return removed, err
 		}
 		removed = append(removed, e)

@@ -81,7 +81,7 @@ func TestDamagedState(t *testing.T) {
 			b[0] ^= 1
 			_, err = f.WriteAt(b[:], info.Size()/2)
 			must(t, err)
-			c.refused(t, "machine-")
+			c.refused(t, file+" is damaged: its c")
 		})
 	}
 	t.Run("boots instead", func(t *testing.T) {
@@ -143,6 +143,32 @@ func TestClones(t *testing.T) {
 		}
 		checkClock(t, g)
 	}
+}
+
+// A state stays as long as a machine has started from it, which may boot from its
+// disk once more.
+func TestInUse(t *testing.T) {
+	l := newLab(t, "mini")
+	l.save(t)
+	g, _ := l.machine(t, warm.Options{Mode: warm.Require})
+	succeed(t, g, "echo kept >/root/x; sync")
+	collect := func(want int) {
+		t.Helper()
+		removed, err := l.store.Collect(warm.Limits{})
+		must(t, err)
+		if len(removed) != want {
+			t.Errorf("%d states were removed, not %d", len(removed), want)
+		}
+	}
+	collect(0)
+	must(t, g.Crash(t.Context()))
+	collect(0)
+	if out := succeed(t, g, "cat /root/x; cut -d. -f1 /proc/uptime"); !strings.HasPrefix(out, "kept\n") {
+		t.Errorf("after a crash: %q", out)
+	}
+	must(t, g.Machine.Release())
+	must(t, g.Starter.(*warm.Starter).Close())
+	collect(1)
 }
 
 // Two who save at once do not get into each other's way.

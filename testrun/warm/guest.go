@@ -10,6 +10,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -35,12 +37,13 @@ type guest struct {
 	Hook    bool    `json:"hook"`    // the guest has the unit hookUnit
 }
 
-// mount is a line of /proc/mounts.
+// mount is a share of the host's that a guest has mounted.
 type mount struct {
-	Source  string `json:"source"`
-	Target  string `json:"target"`
-	Type    string `json:"type"`
-	Options string `json:"options"`
+	Source string   `json:"source"`
+	Target string   `json:"target"`
+	Type   string   `json:"type"`
+	Flags  []string `json:"flags"` // of the mount: ro, nosuid, …
+	Data   string   `json:"data"`  // of the file system
 }
 
 // hookUnit is started in restored guests that have it.
@@ -49,7 +52,7 @@ const hookUnit = "warm-restored.target"
 // prepare readies a guest to be saved: shares of the host are unmounted, and the
 // program has the shell's console that wakes the guest.
 func prepare(ctx context.Context, sh machine.Shell) (g guest, err error) {
-	text, err := run(ctx, sh, "reading its mounts", "cat /proc/mounts")
+	text, err := run(ctx, sh, "reading its mounts", "cat /proc/self/mountinfo")
 	if err != nil {
 		return g, err
 	}
@@ -119,24 +122,46 @@ func run(ctx context.Context, sh machine.Shell, what, command string) (string, e
 	return machine.Text(r.Stdout), nil
 }
 
-// shares finds the host's shares in the text of /proc/mounts.
+// shares finds the host's shares in the text of /proc/self/mountinfo, whose lines are
+//
+//	36 35 0:30 ROOT TARGET FLAGS… TAGS… - TYPE SOURCE OPTIONS
 func shares(text string) ([]mount, error) {
 	var found []mount
 	for line := range strings.Lines(text) {
 		fields := strings.Fields(line)
-		if len(fields) < 4 {
-			return nil, fmt.Errorf("the guest's /proc/mounts has the line %q", line)
+		i := slices.Index(fields, "-")
+		if i < 6 || len(fields) < i+4 {
+			return nil, fmt.Errorf("the guest's /proc/self/mountinfo has the line %q", line)
 		}
-		if fields[2] != "9p" && fields[2] != "virtiofs" {
+		root, target, flags := fields[3], unescape(fields[4]), fields[5]
+		kind, source, options := fields[i+1], unescape(fields[i+2]), unescape(fields[i+3])
+		if kind != "9p" && kind != "virtiofs" {
 			continue
 		}
-		for i := range fields[:4] {
-			fields[i] = unescape(fields[i])
+		if root != "/" {
+			return nil, &machine.UnsavableError{Reason: fmt.Sprintf("%s is a part (%s) of a share of the host's, and could not be mounted again", target, unescape(root))}
 		}
-		found = append(found, mount{fields[0], fields[1], fields[2], fields[3]})
+		m := mount{Source: source, Target: target, Type: kind, Flags: strings.Split(flags, ",")}
+		var data []string
+		for option := range strings.SplitSeq(options, ",") {
+			switch value, isCache := strings.CutPrefix(option, "cache="); {
+			case mountFlags[option] != 0 || option == "rw":
+				// Of the file system, and of the mount, too.
+				m.Flags = append(m.Flags, option)
+			case isCache && hexadecimal.MatchString(value):
+				// Linux 6.4 and later prints what it would not read.
+				data = append(data, "cache=0x"+value)
+			default:
+				data = append(data, option)
+			}
+		}
+		m.Data = strings.Join(data, ",")
+		found = append(found, m)
 	}
 	return found, nil
 }
+
+var hexadecimal = regexp.MustCompile(`^[0-9a-f]+$`)
 
 // unescape undoes what the kernel does to white space and backslashes: \040.
 func unescape(s string) string {
@@ -198,12 +223,9 @@ exit 1`
 	return strings.TrimSpace(machine.Text(r.Stdout)), nil
 }
 
-// The guest's clock is read at least twice, and up to so many times as long as that
-// takes longer than this: by half of it the clock can be wrong afterwards.
-const (
-	quickReading = 80 * time.Millisecond
-	clockTries   = 8
-)
+// quickReading is how long a reading of the guest's clock may take: by half of it the
+// clock can be wrong afterwards.
+const quickReading = 80 * time.Millisecond
 
 // wake gives a restored guest entropy that no other clone has, mounts what prepare
 // has unmounted, tells the guest what time it is, and gives its console back to the
@@ -221,8 +243,7 @@ func (g guest) wake(ctx context.Context, sh machine.Shell) error {
 	_, _ = rand.Read(seed) // never fails
 	words := []string{"step", strconv.FormatInt(slow.Nanoseconds(), 10), "entropy", hex.EncodeToString(seed)}
 	for _, m := range g.Mounts {
-		flags, data := m.arguments()
-		words = append(words, "mount", m.Source, m.Target, m.Type, strconv.FormatUint(flags, 10), data)
+		words = append(words, "mount", m.Source, m.Target, m.Type, strconv.FormatUint(m.flags(), 10), m.Data)
 	}
 	words = append(words, "unlink", g.Program, "exit")
 	for i, word := range words {
@@ -231,18 +252,40 @@ func (g guest) wake(ctx context.Context, sh machine.Shell) error {
 	err = g.ask(ctx, "setting the clock of the restored guest, reseeding its random numbers and mounting its shares", "done", func(ctx context.Context) (string, error) {
 		return sleeper.Ask(ctx, strings.Join(words, " "))
 	})
-	if err == nil && g.Hook {
-		_, err = run(ctx, sh, "starting "+hookUnit, "systemctl start "+hookUnit)
-	}
 	return err
 }
 
-// lag is by how much the guest's clock is slow.
+// hookLimit is how long what users have made part of hookUnit may take.
+const hookLimit = 5 * time.Minute
+
+// runHook starts hookUnit in a restored guest that has it.
+func (g guest) runHook(ctx context.Context, m machine.Machine) error {
+	if !g.Hook {
+		return nil
+	}
+	sh, err := m.Shell(ctx)
+	if err != nil {
+		return err
+	}
+	r, err := sh.Run(ctx, "systemctl start "+hookUnit, hookLimit)
+	switch {
+	case err != nil:
+		return fmt.Errorf("starting %s: %w", hookUnit, err)
+	case r.Status == 124:
+		return fmt.Errorf("starting %s took more than %v", hookUnit, hookLimit)
+	case r.Status != 0:
+		return fmt.Errorf("starting %s failed with exit code %d: %s", hookUnit, r.Status, bytes.TrimSpace(r.Stderr))
+	}
+	return nil
+}
+
+// lag is by how much the guest's clock is slow. Of the first readings one is slow, as
+// all is that an emulated CPU does the first time; on a busy host it takes more.
 func (g guest) lag(ctx context.Context, sleeper machine.Sleeper) (slow time.Duration, err error) {
 	ctx, cancel := limited(ctx)
 	defer cancel()
 	best := time.Duration(math.MaxInt64)
-	for i := 0; i < clockTries && (i < 2 || best > quickReading); i++ {
+	for i := 0; i < 2 || best > quickReading; i++ {
 		before := time.Now()
 		answer, err := sleeper.Ask(ctx, "time")
 		if err != nil {
@@ -267,20 +310,13 @@ var mountFlags = map[string]uint64{
 	"noatime": unix.MS_NOATIME, "nodiratime": unix.MS_NODIRATIME, "relatime": unix.MS_RELATIME, "nosymfollow": unix.MS_NOSYMFOLLOW,
 }
 
-// arguments are what mount(2) takes to mount it again.
-func (m mount) arguments() (flags uint64, data string) {
-	var rest []string
-	atime := false
-	for _, option := range strings.Split(m.Options, ",") {
-		flag, ok := mountFlags[option]
-		if !ok {
-			rest = append(rest, option)
-		}
-		flags |= flag
-		atime = atime || flag&(unix.MS_RELATIME|unix.MS_NOATIME) != 0
+// flags are those that mount(2) takes to mount it again.
+func (m mount) flags() (flags uint64) {
+	for _, flag := range m.Flags {
+		flags |= mountFlags[flag]
 	}
-	if !atime {
+	if flags&(unix.MS_RELATIME|unix.MS_NOATIME) == 0 {
 		flags |= unix.MS_STRICTATIME // what no option stands for
 	}
-	return flags, strings.Join(rest, ",")
+	return flags
 }

@@ -115,7 +115,7 @@ func (l *lab) machine(t testing.TB, o warm.Options) (*machine.Guest, *lines) {
 		Machine: m,
 		Bus:     bus,
 		Boot:    machine.StartOptions{Env: append(os.Environ(), "QEMU_VDE_SOCKET_1="+v.Dir())},
-		Starter: &warm.Starter{Options: o, Bus: bus},
+		Starter: warm.NewStarter(o, bus),
 	}, said
 }
 

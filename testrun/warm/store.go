@@ -11,6 +11,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 
@@ -43,6 +44,9 @@ func exists(path string) bool {
 	_, err := os.Lstat(path)
 	return err == nil
 }
+
+// keyPattern is what keys look like.
+var keyPattern = regexp.MustCompile(`^[^/]+-[0-9a-f]{32}$`)
 
 // keyOf is the name of the state that fits these inputs.
 func keyOf(inputs []machine.Input) string {
@@ -156,9 +160,12 @@ func writeSeal(dir string, s seal) error {
 	return writeFile(filepath.Join(dir, sealFile), text)
 }
 
+// newPrefix begins the names of files that are being written.
+const newPrefix = ".new-"
+
 // writeFile writes a file whole or not at all.
 func writeFile(path string, text []byte) error {
-	tmp, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+	tmp, err := os.CreateTemp(filepath.Dir(path), newPrefix+"*")
 	if err != nil {
 		return err
 	}
@@ -177,13 +184,30 @@ func writeFile(path string, text []byte) error {
 // more.
 const draftPrefix = ".draft-"
 
-// remove removes a state, unless another has taken its place.
+// hold keeps a state from being removed until what it returns is closed.
+func (s *state) hold() (*os.File, error) {
+	f, err := lock(s.dir, unix.LOCK_SH)
+	if err != nil {
+		return nil, err
+	}
+	if info, err := f.Stat(); err != nil || !os.SameFile(info, s.identity) {
+		return nil, errors.Join(err, fmt.Errorf("%s has just been replaced", s.dir), f.Close())
+	}
+	return f, nil
+}
+
+// remove removes a state, unless another has taken its place. It is an errInUse
+// that a machine has started from it: such a machine may boot from its disk, later.
 func (s Store) remove(st *state, key string) error {
-	now, err := os.Lstat(st.dir)
-	if errors.Is(err, os.ErrNotExist) || err == nil && !os.SameFile(now, st.identity) {
+	f, err := lock(st.dir, unix.LOCK_EX)
+	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	} else if err != nil {
 		return fmt.Errorf("removing the state %s: %w", key, err)
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err != nil || !os.SameFile(info, st.identity) {
+		return err
 	}
 	gone := filepath.Join(filepath.Dir(st.dir), draftPrefix+rand.Text())
 	if err := os.Rename(st.dir, gone); err != nil {
@@ -209,26 +233,46 @@ func (s Store) draft(key string) (*draft, error) {
 		return nil, err
 	}
 	sweep(root)
-	d := &draft{dir: filepath.Join(root, draftPrefix+rand.Text()), key: key}
-	// Guests' memories may hold secrets.
-	if err := os.Mkdir(d.dir, 0o700); err != nil {
-		return nil, err
+	for {
+		d := &draft{dir: filepath.Join(root, draftPrefix+rand.Text()), key: key}
+		// Guests' memories may hold secrets.
+		if err := os.Mkdir(d.dir, 0o700); err != nil {
+			return nil, err
+		}
+		d.lock, err = lock(d.dir, unix.LOCK_EX)
+		// Others may have come between, and swept it away.
+		if err == nil || !errors.Is(err, errInUse) && !errors.Is(err, os.ErrNotExist) {
+			return d, err
+		}
 	}
-	if d.lock, err = lock(d.dir); err != nil {
-		return nil, err
-	}
-	return d, nil
 }
 
-// lock takes a directory, which must still be there then.
-func lock(dir string) (*os.File, error) {
+// errInUse says that someone else has a lock of a directory.
+var errInUse = errors.New("it is in use")
+
+// lock takes a directory, which is still there then, at once or not at all.
+func lock(dir string, how int) (*os.File, error) {
 	f, err := os.Open(dir)
 	if err != nil {
 		return nil, err
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	switch err = unix.Flock(int(f.Fd()), how|unix.LOCK_NB); {
+	case errors.Is(err, unix.EWOULDBLOCK):
+		err = fmt.Errorf("%s: %w", dir, errInUse)
+	case err != nil:
+		err = fmt.Errorf("locking %s: %w", dir, err)
+	default:
+		var there, here os.FileInfo
+		if there, err = os.Lstat(dir); err == nil {
+			here, err = f.Stat()
+		}
+		if err == nil && !os.SameFile(there, here) {
+			err = fmt.Errorf("%s: %w", dir, os.ErrNotExist)
+		}
+	}
+	if err != nil {
 		f.Close()
-		return nil, fmt.Errorf("locking %s: %w", dir, err)
+		return nil, err
 	}
 	return f, nil
 }
@@ -244,7 +288,7 @@ func sweep(root string) {
 			continue
 		}
 		dir := filepath.Join(root, e.Name())
-		if f, err := lock(dir); err == nil {
+		if f, err := lock(dir, unix.LOCK_EX); err == nil {
 			_ = os.RemoveAll(dir)
 			f.Close()
 		}

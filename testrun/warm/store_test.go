@@ -9,9 +9,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"vm-prebuild/testrun/machine"
@@ -269,6 +271,14 @@ func TestCollect(t *testing.T) {
 	dead, err := s.draft("x")
 	must(t, err)
 	dead.lock.Close()
+	// What is not ours stays.
+	foreign := []string{
+		filepath.Join(s.Dir, "thesis"),
+		filepath.Join(s.Dir, "of-"+strings.Repeat("a", 32), "deep"),
+	}
+	for _, dir := range foreign {
+		must(t, os.MkdirAll(dir, 0o755))
+	}
 
 	all, err := s.List()
 	must(t, err)
@@ -309,9 +319,51 @@ func TestCollect(t *testing.T) {
 			t.Errorf("%+v removes %q, want %q", test.limits, gone, test.want)
 		}
 	}
-	if left := names(t, s.Dir); len(left) > 0 {
+	if left := names(t, s.Dir); len(left) != len(foreign) {
 		t.Errorf("%q are left", left)
 	}
+	for _, dir := range foreign {
+		if _, err := os.Stat(dir); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// What a newer program has saved goes for want of space only.
+func TestCollectNewer(t *testing.T) {
+	s := Store{Dir: t.TempDir()}
+	dir := filepath.Join(s.Dir, "newer-"+strings.Repeat("0", 32))
+	must(t, os.Mkdir(dir, 0o700))
+	must(t, os.WriteFile(filepath.Join(dir, manifestFile), []byte(`{"format":1000,"sha256":"","manifest":{}}`), 0o600))
+	for i, limits := range []Limits{{Bytes: -1}, {}} {
+		removed, err := s.Collect(limits)
+		must(t, err)
+		if len(removed) != i || i == 1 && !strings.Contains(removed[0].Problem, "has format 1000") {
+			t.Errorf("%+v removes %+v", limits, removed)
+		}
+	}
+}
+
+// Of many who save at once, none is in another's way.
+func TestManyDrafts(t *testing.T) {
+	s := Store{Dir: t.TempDir()}
+	var wg sync.WaitGroup
+	for range 6 {
+		wg.Go(func() {
+			for range 200 {
+				d, err := s.draft("x")
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if _, err := os.Stat(d.dir); err != nil {
+					t.Error(err)
+				}
+				d.discard()
+			}
+		})
+	}
+	wg.Wait()
 }
 
 func TestDigestKnowsNoHoles(t *testing.T) {
@@ -378,27 +430,36 @@ func TestExplain(t *testing.T) {
 }
 
 func TestShares(t *testing.T) {
-	got, err := shares(`proc /proc proc rw,relatime 0 0
-shared /tmp/shared 9p rw,sync,dirsync,relatime,access=client,msize=262144,trans=virtio 0 0
-my\040share /mnt/a\134b\011c virtiofs rw 0 0
+	got, err := shares(`22 1 0:21 / /proc rw,relatime - proc proc rw
+31 1 0:30 / /tmp/shared rw,nosuid,relatime shared:4 - 9p shared rw,sync,dirsync,access=client,msize=262144,trans=virtio
+32 1 0:31 / /mnt/a\134b\011c ro - virtiofs my\040share rw
+33 1 0:32 / /cached rw,noatime master:2 propagate_from:1 - 9p c rw,cache=f,access=client
 `)
 	must(t, err)
 	want := []mount{
-		{"shared", "/tmp/shared", "9p", "rw,sync,dirsync,relatime,access=client,msize=262144,trans=virtio"},
-		{"my share", "/mnt/a\\b\tc", "virtiofs", "rw"},
+		{"shared", "/tmp/shared", "9p", []string{"rw", "nosuid", "relatime", "rw", "sync", "dirsync"}, "access=client,msize=262144,trans=virtio"},
+		{"my share", "/mnt/a\\b\tc", "virtiofs", []string{"ro", "rw"}, ""},
+		{"c", "/cached", "9p", []string{"rw", "noatime", "rw"}, "cache=0xf,access=client"},
 	}
-	if !slices.Equal(got, want) {
-		t.Errorf("%q", got)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
 	}
-	flags, data := got[0].arguments()
-	if flags != unix.MS_SYNCHRONOUS|unix.MS_DIRSYNC|unix.MS_RELATIME || data != "access=client,msize=262144,trans=virtio" {
-		t.Errorf("%#x %q", flags, data)
+	for i, flags := range []uint64{
+		unix.MS_NOSUID | unix.MS_RELATIME | unix.MS_SYNCHRONOUS | unix.MS_DIRSYNC,
+		unix.MS_RDONLY | unix.MS_STRICTATIME,
+		unix.MS_NOATIME,
+	} {
+		if got[i].flags() != flags {
+			t.Errorf("%s: flags %#x, not %#x", got[i].Target, got[i].flags(), flags)
+		}
 	}
-	if flags, data := (mount{Options: "ro,nosuid"}).arguments(); flags != unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_STRICTATIME || data != "" {
-		t.Errorf("%#x %q", flags, data)
-	}
-	if _, err := shares("nonsense\n"); err == nil {
-		t.Error("nonsense was taken")
+	for line, reason := range map[string]string{
+		"nonsense\n": "mountinfo has the line",
+		"34 1 0:30 /sub /data rw,relatime - 9p shared rw,trans=virtio\n": "/data is a part (/sub) of a share",
+	} {
+		if _, err := shares(line); err == nil || !strings.Contains(err.Error(), reason) {
+			t.Errorf("%q: %v", line, err)
+		}
 	}
 }
 

@@ -13,8 +13,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
-	"sync"
 	"time"
 
 	"vm-prebuild/testrun/event"
@@ -53,14 +53,39 @@ type Starter struct {
 	Options
 	Bus *event.Bus
 
-	mu      sync.Mutex
-	started bool
+	turn    chan struct{} // holds one token: whose turn it is to start the machine
+	started bool          // guarded by turn
+	held    *os.File      // keeps the state that it has started from; guarded by turn
+}
+
+// NewStarter returns what starts one machine. Close ends it.
+func NewStarter(o Options, bus *event.Bus) *Starter {
+	s := &Starter{Options: o, Bus: bus, turn: make(chan struct{}, 1)}
+	s.turn <- struct{}{}
+	return s
+}
+
+// Close lets go of the state that the machine has started from. The machine must
+// not start any more.
+func (s *Starter) Close() error {
+	select {
+	case <-s.turn:
+		if s.held != nil {
+			return s.held.Close()
+		}
+	default: // It is still starting, in vain: the end of this process lets go.
+	}
+	return nil
 }
 
 // Start implements machine.Starter.
 func (s *Starter) Start(ctx context.Context, m machine.Machine, o machine.StartOptions) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	select {
+	case <-s.turn:
+		defer func() { s.turn <- struct{}{} }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 	if s.started || m.Running() {
 		return m.Start(ctx, o)
 	}
@@ -112,6 +137,7 @@ func (s *Starter) warm(ctx context.Context, m machine.Machine, o machine.StartOp
 		err = s.restore(ctx, b, o, state)
 	}
 	var damage *damageError
+	var mismatch *machine.MismatchError
 	switch {
 	case err == nil:
 		return state.manifest.Saved, nil
@@ -121,8 +147,12 @@ func (s *Starter) warm(ctx context.Context, m machine.Machine, o machine.StartOp
 		if reason := s.Store.explain(inputs, s.From); reason != "" {
 			err = fmt.Errorf("%w: %s", err, reason)
 		}
-	case state != nil && (errors.As(err, &damage) || s.Save):
-		err = errors.Join(err, s.Store.remove(state, key))
+	case state != nil && (errors.As(err, &damage) || s.Save && errors.As(err, &mismatch)):
+		if failed := s.Store.remove(state, key); failed != nil {
+			return time.Time{}, errors.Join(err, failed)
+		}
+	default:
+		return time.Time{}, err // which need not happen again
 	}
 	if !s.Save {
 		return time.Time{}, err
@@ -137,7 +167,7 @@ func (s *Starter) warm(ctx context.Context, m machine.Machine, o machine.StartOp
 		return time.Time{}, err
 	}
 	if err := s.restore(ctx, b, o, state); err != nil {
-		return time.Time{}, errors.Join(fmt.Errorf("the state that was just saved: %w", err), s.Store.remove(state, key))
+		return time.Time{}, fmt.Errorf("the state that was just saved: %w", err)
 	}
 	return state.manifest.Saved, nil
 }
@@ -152,7 +182,10 @@ func (s *Starter) inputs(m machine.Machine, o machine.StartOptions) (backend, []
 	if err != nil {
 		return nil, nil, err
 	}
-	return b, append(inputs, machine.Input{Name: "ready point", Value: s.Ready.String()}, machine.Input{Name: "format", Value: fmt.Sprint(format)}), nil
+	return b, append(inputs,
+		machine.Input{Name: "ready point", Value: s.Ready.String()},
+		machine.Input{Name: "waking program", Value: sha256Of(wakeProgram)},
+		machine.Input{Name: "format", Value: fmt.Sprint(format)}), nil
 }
 
 // open opens the state of a key, which may have to be unpacked for it.
@@ -199,13 +232,27 @@ func (s *Starter) SaveState(ctx context.Context, m machine.Machine, o machine.St
 
 // restore starts a machine from a state and readies its guest.
 func (s *Starter) restore(ctx context.Context, b backend, o machine.StartOptions, st *state) error {
-	return b.Restore(ctx, o, st.files(), st.manifest.Hardware, func(ctx context.Context, sh machine.Shell) error {
+	held, err := st.hold()
+	if err != nil {
+		return err
+	}
+	err = b.Restore(ctx, o, st.files(), st.manifest.Hardware, func(ctx context.Context, sh machine.Shell) error {
 		if err := st.manifest.Guest.wake(ctx, sh); err != nil {
 			return err
 		}
 		// Whoever replaced a file did so before QEMU had opened it, or after.
 		return st.unchanged()
 	})
+	if err == nil {
+		if err = st.manifest.Guest.runHook(ctx, b); err != nil {
+			err = errors.Join(err, b.Release())
+		}
+	}
+	if err != nil {
+		return errors.Join(err, held.Close())
+	}
+	s.held = held
+	return nil
 }
 
 // save boots a machine and saves its state at the ready point. The machine does
