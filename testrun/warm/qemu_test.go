@@ -141,6 +141,7 @@ func (l *lab) save(t testing.TB) {
 	t.Log(said.find(t, "saved its state in "))
 	t.Log(said.find(t, "started warm, "))
 	must(t, g.Machine.Release())
+	must(t, g.Starter.(*warm.Starter).Close())
 }
 
 // Machines that are restored one after the other answer, know what time it is, see
