@@ -300,14 +300,14 @@ func (b *warmBench) start(ctx context.Context, name string, o warm.Options, clon
 	if err != nil {
 		return 0, 0, err
 	}
-	defer v.Close()
+	defer func() { err = errors.Join(err, v.Close()) }()
 	guests := make([]*machine.Guest, clones)
 	for i := range guests {
 		guests[i], err = b.machine(filepath.Join(dir, strconv.Itoa(i)), name, o, v, r, event.NewBus(sinks...))
 		if err != nil {
 			return 0, 0, err
 		}
-		defer guests[i].Machine.Release()
+		defer func() { err = errors.Join(err, guests[i].Machine.Release()) }()
 	}
 	failed := make([]error, clones)
 	var wg sync.WaitGroup
