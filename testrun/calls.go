@@ -13,6 +13,7 @@ import (
 
 // Call implements script.Caller.
 func (d *driver) Call(ctx context.Context, r script.Request) (any, error) {
+	d.rollbacks.note(r)
 	if r.Machine == "" {
 		call, ok := driverCalls[r.Method]
 		if !ok {
@@ -71,12 +72,12 @@ type (
 )
 
 // driverCalls are the operations of the test itself.
-var driverCalls = merged(testCalls, vlanCalls, severalCalls, testSSHCalls)
+var driverCalls = merged(testCalls, vlanCalls, severalCalls, testSSHCalls, rollbackCalls)
 
 // machineCalls are the operations of a machine. Their arguments have the names
 // that they have in nixpkgs' Python driver.
 var machineCalls = merged(lifeCycleCalls, commandCalls, unitCalls, fileCalls, parallelCalls,
-	screenCalls, consoleCalls, qemuCalls, efiCalls, sshCalls)
+	screenCalls, consoleCalls, qemuCalls, efiCalls, sshCalls, snapshotCalls)
 
 // merged is the union of tables that have no name in common.
 func merged[C any](tables ...map[string]C) map[string]C {

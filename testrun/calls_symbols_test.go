@@ -14,6 +14,7 @@ var inHosts = map[string]bool{
 	"copy_from_vm": true, "wait_for_job": true, // other names
 	"cleanup_statedir": true, "wait_for_monitor_prompt": true, "console_interact": true, "shell_interact": true,
 	"wait_for_qmp_event": true, // a loop over qmp_next_event
+	"rollback":           true, // between rollback_begin and rollback_end
 }
 
 // Scripts can call what the driver can do, and the table of symbols tells of

@@ -49,6 +49,9 @@ type driver struct {
 	mu       sync.Mutex
 	machines map[string]machine.Machine
 	starters map[string]*warm.Starter // of machines that do not just boot
+
+	snapshots *warm.Snapshots
+	rollbacks rollbacks
 }
 
 // watch is what the reports and the driver have in common.
@@ -81,7 +84,7 @@ func newDriver(ctx context.Context, cfg Config, bus *event.Bus, watch watch) (_ 
 	if err != nil {
 		return nil, errors.Join(err, dirs.release())
 	}
-	d := &driver{cfg: cfg, seed: seed, bus: bus, watch: watch, reaper: r, dirs: dirs, reader: ocr.New(readers()), machines: map[string]machine.Machine{}, starters: map[string]*warm.Starter{}, stopTimer: func() {}}
+	d := &driver{cfg: cfg, seed: seed, bus: bus, watch: watch, reaper: r, dirs: dirs, reader: ocr.New(readers()), machines: map[string]machine.Machine{}, starters: map[string]*warm.Starter{}, stopTimer: func() {}, snapshots: new(warm.Snapshots)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.close())
@@ -225,6 +228,7 @@ func (d *driver) guest(m machine.Machine, env script.Environment) *machine.Guest
 	all = append(all, machineEnv+"="+m.Name())
 	g := &machine.Guest{
 		Machine:    m,
+		Snapshots:  d.snapshots,
 		Bus:        d.bus,
 		Boot:       machine.StartOptions{Env: all},
 		SSHCommand: d.ssh.command(m.Name()),

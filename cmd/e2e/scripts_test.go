@@ -109,7 +109,7 @@ func TestScripts(t *testing.T) {
 		t.Fatal(err)
 	}
 	var files []string
-	for _, pattern := range []string{"testdata/scripts/*.py", "testdata/scripts/wrong/*.py"} {
+	for _, pattern := range []string{"testdata/scripts/*.py", "testdata/scripts/*.star", "testdata/scripts/wrong/*.py"} {
 		found, err := filepath.Glob(pattern)
 		if err != nil {
 			t.Fatal(err)

@@ -24,6 +24,9 @@ type Guest struct {
 	Boot    StartOptions // how to start the machine when an operation needs it
 	Starter Starter      // what starts it; nil for the machine itself
 
+	// Snapshots saves the machine and puts it back; nil for what cannot be saved.
+	Snapshots Snapshots
+
 	// Attempt limits each attempt of a wait; 0 means that only the wait's own
 	// time-out does.
 	Attempt time.Duration

@@ -141,7 +141,9 @@ func (p *process) adopt(monitor *qmp.Monitor, sh *shell.Conn) error {
 		defer close(p.heard)
 		defer p.events.end()
 		for e := range events {
-			p.events.add(e)
+			if !ofOurJob(e) {
+				p.events.add(e)
+			}
 			p.heed(e)
 		}
 	}()

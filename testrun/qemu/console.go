@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"io"
+	"os"
 	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // console keeps what the guest writes to its serial port.
@@ -22,9 +25,14 @@ type console struct {
 	// What scripts have waited for with success is behind them: position is
 	// the line where the next wait begins, and column the byte in it.
 	position, column int
+	rewinds          int // how often position may have gone back
+
+	settling chan chan struct{} // has room for one who waits for settle
 }
 
-func newConsole() *console { return &console{changed: make(chan struct{})} }
+func newConsole() *console {
+	return &console{changed: make(chan struct{}), settling: make(chan chan struct{}, 1)}
+}
 
 // maxConsoleLine is where a line without an end is broken, so that a guest
 // that writes no line feed costs no more than this.
@@ -35,13 +43,95 @@ func (c *console) read(r io.Reader, emit func(line string)) {
 	chunk := make([]byte, 16<<10)
 	for {
 		n, err := r.Read(chunk)
+		var settled chan struct{}
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			select {
+			case settled = <-c.settling:
+				err = nil
+			default:
+			}
+		}
 		for _, l := range c.add(chunk[:n], err != nil) {
 			emit(l)
+		}
+		if settled != nil {
+			for _, l := range c.add(waiting(r.(*os.File)), false) {
+				emit(l)
+			}
+			close(settled)
 		}
 		if err != nil {
 			return
 		}
 	}
+}
+
+// waiting returns what a pipe holds.
+func waiting(f *os.File) []byte {
+	_ = f.SetReadDeadline(time.Time{})
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return nil
+	}
+	var all []byte
+	chunk := make([]byte, 16<<10)
+	_ = raw.Read(func(fd uintptr) bool {
+		for {
+			n, err := unix.Read(int(fd), chunk)
+			if n <= 0 && !errors.Is(err, unix.EINTR) {
+				return true // the end is read once more
+			}
+			all = append(all, chunk[:max(0, n)]...)
+		}
+	})
+	return all
+}
+
+// settle returns when the console has all that a guest has written to f, from
+// which it reads. The guest is stopped, or there is no end to it.
+func (c *console) settle(ctx context.Context, f *os.File) error {
+	settled := make(chan struct{})
+	select {
+	case c.settling <- settled:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	if err := f.SetReadDeadline(time.Unix(1, 0)); err != nil { // ends the Read that is under way
+		return err
+	}
+	select {
+	case <-settled:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// consoleMark is where a console was at some moment.
+type consoleMark struct {
+	text             []string
+	begun            []byte
+	rest             string
+	position, column int
+}
+
+func (c *console) mark() consoleMark {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return consoleMark{slices.Clip(c.text), slices.Clone(c.begun), c.rest, c.position, c.column}
+}
+
+// rewind makes the console what it was at a mark, which may be one of a time that
+// another rewind has undone. Nothing changes lines that are there, so what a mark
+// has need not be copied.
+func (c *console) rewind(m consoleMark) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.text = m.text
+	c.begun, c.rest = slices.Clone(m.begun), m.rest
+	c.position, c.column = m.position, m.column
+	c.rewinds++
+	c.announce()
 }
 
 // printable is raw without carriage returns and what is not text: firmware
@@ -116,10 +206,13 @@ var errConsoleEnded = errors.New("the serial console has ended")
 // errConsoleEnded.
 func (c *console) follow(ctx context.Context, f func(lines []string, rest string) (int, error)) error {
 	c.mu.Lock()
-	at, column := c.position, c.column
+	at, column, rewinds := c.position, c.column, c.rewinds
 	c.mu.Unlock()
 	for {
 		c.mu.Lock()
+		if c.rewinds != rewinds {
+			at, column, rewinds = c.position, c.column, c.rewinds
+		}
 		lines, rest := slices.Clone(c.text[at:]), c.rest
 		changed, ended := c.changed, c.ended
 		c.mu.Unlock()
@@ -134,10 +227,10 @@ func (c *console) follow(ctx context.Context, f func(lines []string, rest string
 			if len(lines) > 0 {
 				column = 0
 			}
-			c.step(at+len(lines), column+len(all[len(lines)]))
+			c.step(rewinds, at+len(lines), column+len(all[len(lines)]))
 			return nil
 		case n > 0:
-			c.step(at+n, 0)
+			c.step(rewinds, at+n, 0)
 			return nil
 		case ended:
 			return errConsoleEnded
@@ -153,10 +246,14 @@ func (c *console) follow(ctx context.Context, f func(lines []string, rest string
 	}
 }
 
-// step moves the position forward. Another wait may have moved it further.
-func (c *console) step(position, column int) {
+// step moves the position forward. Another wait may have moved it further, and a
+// rewind back.
+func (c *console) step(rewinds, position, column int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if rewinds != c.rewinds {
+		return
+	}
 	if position > c.position || position == c.position && column > c.column {
 		c.position, c.column = position, column
 	}

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
 	"maps"
 	"os"
 	"path/filepath"
@@ -77,10 +78,7 @@ func inStore(path string) bool { return strings.HasPrefix(path, "/nix/store/") }
 
 // check returns an error when the machine has something that cannot be saved.
 func (h hardware) check() error {
-	if len(h.obstacles) == 0 {
-		return nil
-	}
-	return &machine.UnsavableError{Reason: strings.Join(h.obstacles, "; ")}
+	return unsavable(h.obstacles)
 }
 
 // fits says how a machine differs from the one that was saved.
@@ -138,9 +136,6 @@ func (p *process) survey(ctx context.Context) (h hardware, err error) {
 		Base    int64 `json:"base-memory"`
 		Plugged int64 `json:"plugged-memory"`
 	}
-	var migration struct {
-		Blocked []string `json:"blocked-reasons"`
-	}
 	var tpm []json.RawMessage
 	for _, q := range []struct {
 		command string
@@ -149,7 +144,6 @@ func (p *process) survey(ctx context.Context) (h hardware, err error) {
 		{"query-version", &version},
 		{"query-kvm", &kvm},
 		{"query-memory-size-summary", &memory},
-		{"query-migrate", &migration},
 		{"query-tpm", &tpm},
 	} {
 		if err := p.query(ctx, q.command, q.result); err != nil {
@@ -158,12 +152,14 @@ func (p *process) survey(ctx context.Context) (h hardware, err error) {
 	}
 	h.QEMU = fmt.Sprintf("%d.%d.%d %s", version.QEMU.Major, version.QEMU.Minor, version.QEMU.Micro, version.Package)
 	h.KVM, h.MemoryBytes, h.TicksPerSecond = kvm.Enabled, memory.Base, accel.TicksPerSecond()
-	h.obstacles = migration.Blocked
+	if h.obstacles, err = p.migrationBlockers(ctx); err != nil {
+		return h, err
+	}
 	if memory.Plugged != 0 {
 		h.obstacles = append(h.obstacles, "it has memory that was plugged in")
 	}
 	if len(tpm) > 0 {
-		h.obstacles = append(h.obstacles, "it has a TPM, whose state is not QEMU's")
+		h.obstacles = append(h.obstacles, hasTPM)
 	}
 	pid := int(p.qemuPID.Load())
 	exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
@@ -181,7 +177,7 @@ func (p *process) survey(ctx context.Context) (h hardware, err error) {
 	if args == nil {
 		return h, fmt.Errorf("the command line of QEMU (pid %d) cannot be read", pid)
 	}
-	h.obstacles = append(h.obstacles, obstaclesOf(args)...)
+	h.obstacles = append(append(h.obstacles, statesOfOthers(args)...), memoryObstacles(args)...)
 	h.Arguments = p.run.normalise(args, p.cfg.Dirs, environment(p.started))
 	if h.Files, err = p.surveyFiles(append(pathsIn(args), own...)); err != nil {
 		return h, err
@@ -266,19 +262,43 @@ func (p *process) surveyDisks(ctx context.Context, h *hardware) (based []string,
 	return slices.DeleteFunc(based, func(s string) bool { return s == p.run.files.Disk }), nil
 }
 
-// obstaclesOf finds in QEMU's arguments what keeps a machine from being saved.
-func obstaclesOf(args []string) []string {
+const hasTPM = "it has a TPM, whose state is not QEMU's"
+
+// options are QEMU's arguments with what stands before each, without dashes.
+func options(args []string) iter.Seq2[string, string] {
+	return func(yield func(option, value string) bool) {
+		for i, arg := range args[min(1, len(args)):] {
+			if !yield(strings.TrimLeft(args[i], "-"), arg) {
+				return
+			}
+		}
+	}
+}
+
+// statesOfOthers finds in QEMU's arguments what has a state that is not QEMU's.
+func statesOfOthers(args []string) []string {
 	var found []string
-	for i, arg := range args[1:] {
-		option := strings.TrimLeft(args[i], "-")
-		fields := strings.Split(arg, ",")
+	for option, value := range options(args) {
+		fields := strings.Split(value, ",")
 		switch {
 		case (option == "virtfs" || option == "fsdev") && slices.Contains(fields, "path=/nix/store"):
 			// Mounted, it forbids migration, and nothing can unmount this one.
 			found = append(found, "its /nix/store is a share (9p) of the host's\nhint: set prebuild.storeImage, or virtualisation.useNixStoreImage, to true")
-		case option == "device" && strings.HasPrefix(arg, "vhost-user-"):
+		case option == "device" && strings.HasPrefix(value, "vhost-user-"):
 			found = append(found, fmt.Sprintf("%s keeps a state of its own", fields[0]))
-		case option == "object" && strings.HasPrefix(arg, "memory-backend-") && !strings.Contains(arg, startcommand.RAMID):
+		}
+	}
+	return found
+}
+
+// memoryObstacles finds in QEMU's arguments what keeps the guest's memory from
+// being a file of ours.
+func memoryObstacles(args []string) []string {
+	var found []string
+	for option, value := range options(args) {
+		fields := strings.Split(value, ",")
+		switch {
+		case option == "object" && strings.HasPrefix(value, "memory-backend-") && !strings.Contains(value, startcommand.RAMID):
 			found = append(found, "the start script says where its memory is ("+fields[0]+")")
 		case option == "numa":
 			found = append(found, "the start script divides its memory (-numa)")

@@ -73,7 +73,8 @@ func TestObstacles(t *testing.T) {
 		"says where its memory is":   "q --object memory-backend-memfd,id=mem,size=1G",
 		"divides its memory (-numa)": "q -numa node,memdev=mem",
 	} {
-		err := hardware{obstacles: obstaclesOf(strings.Fields(args))}.check()
+		all := strings.Fields(args)
+		err := hardware{obstacles: append(statesOfOthers(all), memoryObstacles(all)...)}.check()
 		var unsavable *machine.UnsavableError
 		if errors.As(err, &unsavable) != (want != "") || err != nil && !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want %q", args, err, want)

@@ -154,13 +154,14 @@ func (m *Machine) Shell(ctx context.Context) (machine.Shell, error) {
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
+	sh := guestShell{p, p.shell}
 	if p.connected.Load() {
-		return p, nil
+		return sh, nil
 	}
 	err = m.cfg.Bus.Nested(m.cfg.Name, "waiting for the VM to finish booting", func() error {
 		return p.connect(ctx)
 	})
-	return p, err
+	return sh, err
 }
 
 // Connected implements machine.Connector.

@@ -24,12 +24,12 @@ import (
 // writes back its disk images.
 const killGrace = 2 * time.Second
 
-// process is one run of QEMU, from its start script to its end. It implements
-// machine.Shell on top of the guest's shell.
+// process is one run of QEMU, from its start script to its end.
 type process struct {
 	cfg     Config
 	cmd     *exec.Cmd
 	stdin   *os.File
+	stdout  *os.File // the end from which console reads
 	console *console
 	events  *eventLog
 	typing  sync.Mutex // held by who writes to stdin
@@ -50,6 +50,7 @@ type process struct {
 	diskError atomic.Pointer[string]
 	shutdown  atomic.Pointer[string] // reason of QEMU's event SHUTDOWN
 	oomKills  int64                  // of this host, before the start
+	snapshots snapshots
 
 	// ctx ends with the process; its cause says how it ended.
 	ctx    context.Context
@@ -150,7 +151,7 @@ func (p *process) spawn() error {
 	}
 	defer stdout.Close()
 	p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr = stdin, stdout, stdout
-	p.stdin = toGuest
+	p.stdin, p.stdout = toGuest, fromGuest
 	if err := p.cfg.Reaper.Spawn(p.cmd); err != nil {
 		toGuest.Close()
 		fromGuest.Close()
@@ -249,64 +250,76 @@ func (p *process) connect(ctx context.Context) error {
 	return nil
 }
 
+// guestShell is the guest's shell, for everybody or for one who holds it. It
+// implements machine.Shell and its capabilities.
+type guestShell struct {
+	p  *process
+	sh interface {
+		machine.Shell
+		machine.Repeater
+		machine.Streamer
+		machine.Sleeper
+	}
+}
+
 // Run implements machine.Shell.
-func (p *process) Run(ctx context.Context, command string, timeout time.Duration) (r machine.Result, err error) {
-	err = p.withShell(ctx, func(ctx context.Context) error {
-		r, err = p.shell.Run(ctx, command, timeout)
+func (s guestShell) Run(ctx context.Context, command string, timeout time.Duration) (r machine.Result, err error) {
+	err = s.p.withShell(ctx, func(ctx context.Context) error {
+		r, err = s.sh.Run(ctx, command, timeout)
 		return err
 	})
 	return r, err
 }
 
 // Repeat implements machine.Repeater.
-func (p *process) Repeat(ctx context.Context, command string, fail bool, limit, duration time.Duration) (r machine.Result, done bool, err error) {
-	err = p.withShell(ctx, func(ctx context.Context) error {
-		r, done, err = p.shell.Repeat(ctx, command, fail, limit, duration)
+func (s guestShell) Repeat(ctx context.Context, command string, fail bool, limit, duration time.Duration) (r machine.Result, done bool, err error) {
+	err = s.p.withShell(ctx, func(ctx context.Context) error {
+		r, done, err = s.sh.Repeat(ctx, command, fail, limit, duration)
 		return err
 	})
 	return r, done, err
 }
 
 // Receive implements machine.Streamer.
-func (p *process) Receive(ctx context.Context, command string, w io.Writer) (r machine.Result, err error) {
-	err = p.withShell(ctx, func(ctx context.Context) error {
-		r, err = p.shell.Receive(ctx, command, w)
+func (s guestShell) Receive(ctx context.Context, command string, w io.Writer) (r machine.Result, err error) {
+	err = s.p.withShell(ctx, func(ctx context.Context) error {
+		r, err = s.sh.Receive(ctx, command, w)
 		return err
 	})
 	return r, err
 }
 
 // Feed implements machine.Streamer.
-func (p *process) Feed(ctx context.Context, command string, in io.Reader, n int64) (r machine.Result, err error) {
-	err = p.withShell(ctx, func(ctx context.Context) error {
-		r, err = p.shell.Feed(ctx, command, in, n)
+func (s guestShell) Feed(ctx context.Context, command string, in io.Reader, n int64) (r machine.Result, err error) {
+	err = s.p.withShell(ctx, func(ctx context.Context) error {
+		r, err = s.sh.Feed(ctx, command, in, n)
 		return err
 	})
 	return r, err
 }
 
 // Sleep implements machine.Sleeper.
-func (p *process) Sleep(ctx context.Context, program string) (answer string, err error) {
-	err = p.withShell(ctx, func(ctx context.Context) error {
-		answer, err = p.shell.Sleep(ctx, program)
+func (s guestShell) Sleep(ctx context.Context, program string) (answer string, err error) {
+	err = s.p.withShell(ctx, func(ctx context.Context) error {
+		answer, err = s.sh.Sleep(ctx, program)
 		return err
 	})
 	return answer, err
 }
 
 // Ask implements machine.Sleeper.
-func (p *process) Ask(ctx context.Context, line string) (answer string, err error) {
-	err = p.withShell(ctx, func(ctx context.Context) error {
-		answer, err = p.shell.Ask(ctx, line)
+func (s guestShell) Ask(ctx context.Context, line string) (answer string, err error) {
+	err = s.p.withShell(ctx, func(ctx context.Context) error {
+		answer, err = s.sh.Ask(ctx, line)
 		return err
 	})
 	return answer, err
 }
 
 // Send implements machine.Shell.
-func (p *process) Send(ctx context.Context, command string, timeout time.Duration) error {
-	return p.withShell(ctx, func(ctx context.Context) error {
-		return p.shell.Send(ctx, command, timeout)
+func (s guestShell) Send(ctx context.Context, command string, timeout time.Duration) error {
+	return s.p.withShell(ctx, func(ctx context.Context) error {
+		return s.sh.Send(ctx, command, timeout)
 	})
 }
 

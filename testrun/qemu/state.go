@@ -183,13 +183,8 @@ func (p *process) save(ctx context.Context) (hardware, error) {
 
 // migrate begins to write or read the state of devices.
 func (p *process) migrate(ctx context.Context, command, socket string) error {
-	type capability struct {
-		Capability string `json:"capability"`
-		State      bool   `json:"state"`
-	}
 	// The guest's memory is a file already.
-	capabilities := map[string]any{"capabilities": []capability{{"x-ignore-shared", true}}}
-	if _, err := p.monitor.Execute(ctx, "migrate-set-capabilities", capabilities); err != nil {
+	if err := p.setIgnoreShared(ctx, true); err != nil {
 		return err
 	}
 	if command == "migrate" {
@@ -200,6 +195,18 @@ func (p *process) migrate(ctx context.Context, command, socket string) error {
 		}
 	}
 	_, err := p.monitor.Execute(ctx, command, map[string]string{"uri": "unix:" + socket})
+	return err
+}
+
+// setIgnoreShared says whether the memory is left out of what QEMU saves if it is
+// a file that is shared.
+func (p *process) setIgnoreShared(ctx context.Context, on bool) error {
+	type capability struct {
+		Capability string `json:"capability"`
+		State      bool   `json:"state"`
+	}
+	capabilities := map[string]any{"capabilities": []capability{{"x-ignore-shared", on}}}
+	_, err := p.monitor.Execute(ctx, "migrate-set-capabilities", capabilities)
 	return err
 }
 
@@ -282,7 +289,7 @@ func (m *Machine) Restore(ctx context.Context, o machine.StartOptions, f machine
 			if err := p.connect(ctx); err != nil {
 				return err
 			}
-			return wake(ctx, p)
+			return wake(ctx, guestShell{p, p.shell})
 		},
 		console: saved.Console,
 	}

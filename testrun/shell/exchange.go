@@ -12,10 +12,10 @@ import (
 	"vm-prebuild/testrun/machine"
 )
 
-// collect is exchange with the output in the result.
-func (c *Conn) collect(ctx context.Context, k call) (machine.Result, bool, error) {
+// collect is exchange, or takeTurn, with the output in the result.
+func (c *Conn) collect(ctx context.Context, k call, exchange func(context.Context, call, io.Writer) (machine.Result, bool, error)) (machine.Result, bool, error) {
 	var out limitedBuffer
-	r, done, err := c.exchange(ctx, k, &out)
+	r, done, err := exchange(ctx, k, &out)
 	r.Stdout = out.Bytes()
 	return r, done, err
 }
@@ -30,13 +30,19 @@ func (b *limitedBuffer) Write(p []byte) (int, error) {
 	return b.Buffer.Write(p)
 }
 
-// exchange sends a command and writes its output to w. done is false when the
-// command is to be repeated once more.
-func (c *Conn) exchange(ctx context.Context, k call, w io.Writer) (r machine.Result, done bool, err error) {
+// takeTurn is exchange for who has not got the turn yet.
+func (c *Conn) takeTurn(ctx context.Context, k call, w io.Writer) (r machine.Result, done bool, err error) {
 	if err := c.acquire(ctx); err != nil {
 		return r, false, err
 	}
 	defer c.release()
+	c.running.Store(k.command)
+	return c.exchange(ctx, k, w)
+}
+
+// exchange sends a command and writes its output to w. done is false when the
+// command is to be repeated once more.
+func (c *Conn) exchange(ctx context.Context, k call, w io.Writer) (r machine.Result, done bool, err error) {
 	if limit := k.limit + k.duration; k.limit > 0 {
 		late := &TimeoutError{Command: k.command, After: limit + Grace}
 		var cancel context.CancelFunc

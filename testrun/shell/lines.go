@@ -16,6 +16,9 @@ type lineReader struct {
 	conn net.Conn
 	emit func(string)
 	key  string
+	// forgets says whether an error of conn's only means that what was read so far
+	// is to be dropped.
+	forgets func(net.Conn, error) bool
 
 	partial sync.Mutex
 	begun   []byte // a line that has not ended; guarded by partial
@@ -29,8 +32,8 @@ type lineReader struct {
 // maxKept bounds what is kept of a command's standard error: its end.
 const maxKept = 64 << 10
 
-func newLineReader(conn net.Conn, emit func(string), key string) *lineReader {
-	return &lineReader{conn: conn, emit: emit, key: key, news: make(chan struct{})}
+func newLineReader(conn net.Conn, emit func(string), key string, forgets func(net.Conn, error) bool) *lineReader {
+	return &lineReader{conn: conn, emit: emit, key: key, forgets: forgets, news: make(chan struct{})}
 }
 
 func (l *lineReader) read() {
@@ -38,6 +41,12 @@ func (l *lineReader) read() {
 	for {
 		n, err := l.conn.Read(chunk)
 		l.take(chunk[:n])
+		if l.forgets(l.conn, err) {
+			l.partial.Lock()
+			l.begun = nil
+			l.partial.Unlock()
+			continue
+		}
 		if err != nil {
 			return
 		}

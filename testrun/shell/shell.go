@@ -27,6 +27,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"vm-prebuild/testrun/machine"
@@ -100,6 +101,8 @@ type Saved struct {
 	Port   bool   `json:"port"`   // it has the data port
 }
 
+func (s Saved) ready() frame { return frame{kind: frameReady, stderr: s.Stderr, port: s.Port} }
+
 // Conn is the host's end of a guest's shell. Its methods are safe for
 // concurrent use; commands run one at a time.
 type Conn struct {
@@ -116,10 +119,14 @@ type Conn struct {
 	ready   frame         // what the guest has found; guarded by turn
 	begun   bool          // a long output has begun: lines are base64; guarded by turn
 
-	frames chan frame
-	chunks chan []byte // from the data port
-	stderr *lineReader // nil without
-	output *lineReader // nil without
+	running atomic.Value // string: the last command that had its turn
+
+	frames     chan frame
+	chunks     chan []byte   // from the data port
+	forgetting atomic.Bool   // readers are to drop what they read
+	forgotten  chan struct{} // gets one from each reader that has
+	stderr     *lineReader   // nil without
+	output     *lineReader   // nil without
 
 	closing chan struct{} // closed by Close: nobody takes frames any more
 	once    sync.Once
@@ -144,7 +151,7 @@ func New(conn net.Conn, o Options) *Conn {
 	if o.Restored != nil {
 		c.key = o.Restored.Key
 		c.sent, c.seen = o.Restored.Sent, o.Restored.Sent
-		c.ready = frame{kind: frameReady, stderr: o.Restored.Stderr, port: o.Restored.Port}
+		c.ready = o.Restored.ready()
 	}
 	c.wg.Go(c.readFrames)
 	if o.Data != nil {
@@ -153,12 +160,12 @@ func New(conn net.Conn, o Options) *Conn {
 	}
 	if o.Stderr != nil {
 		c.device.stderr = StderrDevice
-		c.stderr = newLineReader(o.Stderr, o.OnStderr, c.key)
+		c.stderr = newLineReader(o.Stderr, o.OnStderr, c.key, c.forgets)
 		c.wg.Go(c.stderr.read)
 	}
 	if o.Output != nil {
 		c.device.output = OutputDevice
-		c.output = newLineReader(o.Output, o.OnOutput, c.key)
+		c.output = newLineReader(o.Output, o.OnOutput, c.key, c.forgets)
 		c.wg.Go(c.output.read)
 	}
 	return c
@@ -245,7 +252,11 @@ func (c *Conn) Saved(ctx context.Context) (Saved, error) {
 		return Saved{}, err
 	}
 	defer c.release()
-	return Saved{Key: c.key, Sent: c.sent, Stderr: c.ready.stderr, Port: c.ready.port}, nil
+	return c.saved(), nil
+}
+
+func (c *Conn) saved() Saved {
+	return Saved{Key: c.key, Sent: c.sent, Stderr: c.ready.stderr, Port: c.ready.port}
 }
 
 // Version tells what a guest's shell has been taught apart from what other
@@ -269,7 +280,7 @@ func Rebooted(err error) bool { return errors.Is(err, errRebooted) }
 // report that within [Grace], the error is a *TimeoutError. Without one, only
 // ctx limits the wait. Standard error is surely complete when the status is not 0.
 func (c *Conn) Run(ctx context.Context, command string, timeout time.Duration) (machine.Result, error) {
-	r, _, err := c.collect(ctx, call{command: command, limit: timeout})
+	r, _, err := c.collect(ctx, call{command: command, limit: timeout}, c.takeTurn)
 	return r, err
 }
 
@@ -277,23 +288,27 @@ func (c *Conn) Run(ctx context.Context, command string, timeout time.Duration) (
 // set), with short pauses between, but not for longer than about duration: then
 // done is false. A positive limit ends each attempt with status 124.
 func (c *Conn) Repeat(ctx context.Context, command string, fail bool, limit, duration time.Duration) (r machine.Result, done bool, err error) {
+	return c.collect(ctx, repeated(command, fail, limit, duration), c.takeTurn)
+}
+
+func repeated(command string, fail bool, limit, duration time.Duration) call {
 	until := untilSuccess
 	if fail {
 		until = untilFailure
 	}
-	return c.collect(ctx, call{command: command, limit: limit, until: until, duration: duration})
+	return call{command: command, limit: limit, until: until, duration: duration}
 }
 
 // Receive runs a command and writes its standard output, of any length, to w.
 // It is not in the result.
 func (c *Conn) Receive(ctx context.Context, command string, w io.Writer) (machine.Result, error) {
-	r, _, err := c.exchange(ctx, call{command: command}, w)
+	r, _, err := c.takeTurn(ctx, call{command: command}, w)
 	return r, err
 }
 
 // Feed runs a command whose standard input is the next n bytes of r.
 func (c *Conn) Feed(ctx context.Context, command string, r io.Reader, n int64) (machine.Result, error) {
-	result, _, err := c.collect(ctx, call{command: command, input: r, inputBytes: n})
+	result, _, err := c.collect(ctx, call{command: command, input: r, inputBytes: n}, c.takeTurn)
 	return result, err
 }
 
@@ -304,6 +319,11 @@ func (c *Conn) Send(ctx context.Context, command string, timeout time.Duration) 
 		return err
 	}
 	defer c.release()
+	return c.start(ctx, command, timeout)
+}
+
+// start is Send for who has the turn.
+func (c *Conn) start(ctx context.Context, command string, timeout time.Duration) error {
 	prefix := ""
 	if timeout > 0 {
 		prefix = "timeout " + strconv.FormatFloat(timeout.Seconds(), 'f', -1, 64) + " "

@@ -18,6 +18,11 @@ func (c *Conn) Sleep(ctx context.Context, program string) (string, error) {
 		return "", err
 	}
 	defer c.release()
+	return c.sleep(ctx, program)
+}
+
+// sleep is Sleep for who has the turn.
+func (c *Conn) sleep(ctx context.Context, program string) (string, error) {
 	if err := c.settle(ctx); err != nil {
 		return "", err
 	}

@@ -129,6 +129,10 @@ func (c *Conn) readFrames() {
 	r := bufio.NewReaderSize(c.conn, 64<<10)
 	for {
 		f, err := readFrame(r)
+		if c.forgets(c.conn, err) {
+			r.Reset(c.conn)
+			continue
+		}
 		if err != nil {
 			c.err = ErrClosed
 			if p, ok := errors.AsType[*protocolError](err); ok {
@@ -158,6 +162,9 @@ func (c *Conn) readData() {
 			case <-c.closing:
 				return
 			}
+		}
+		if c.forgets(c.data, err) {
+			continue
 		}
 		if err != nil {
 			return // the reader of frames meets the same end

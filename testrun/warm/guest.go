@@ -50,13 +50,15 @@ type mount struct {
 const hookUnit = "warm-restored.target"
 
 // prepare readies a guest to be saved: shares of the host are unmounted, and the
-// program has the shell's console that wakes the guest.
+// program has the shell's console that wakes the guest. With an error it returns
+// what it has done until then.
 func prepare(ctx context.Context, sh machine.Shell) (g guest, err error) {
 	text, err := run(ctx, sh, "reading its mounts", "cat /proc/self/mountinfo")
 	if err != nil {
 		return g, err
 	}
-	if g.Mounts, err = shares(text); err != nil {
+	mounted, err := shares(text)
+	if err != nil {
 		return g, err
 	}
 	if g.Program, err = install(ctx, sh); err != nil {
@@ -67,25 +69,31 @@ func prepare(ctx context.Context, sh machine.Shell) (g guest, err error) {
 		return g, err
 	}
 	g.Hook = text == "yes\n"
-	for i := len(g.Mounts) - 1; i >= 0; i-- {
+	for _, m := range slices.Backward(mounted) {
 		// Something may still be reading from it, for a moment.
-		target := machine.Quote(g.Mounts[i].Target)
-		_, err := run(ctx, sh, "unmounting "+g.Mounts[i].Target+", which is a share of the host's",
+		target := machine.Quote(m.Target)
+		_, err := run(ctx, sh, "unmounting "+m.Target+", which is a share of the host's",
 			"for _ in 1 2 3 4 5 6 7 8 9; do ! umount "+target+" 2>/dev/null || exit 0; sleep 0.2; done; umount "+target)
 		if err != nil {
 			return g, err
 		}
+		g.Mounts = slices.Insert(g.Mounts, 0, m)
 	}
 	// What is on the disk a while after a boot is there when a restored machine
 	// crashes.
 	if _, err = run(ctx, sh, "writing back its disks", "sync"); err != nil {
 		return g, err
 	}
+	return g, g.sleep(ctx, sh)
+}
+
+// sleep gives the console of the guest's shell to the program.
+func (g guest) sleep(ctx context.Context, sh machine.Shell) error {
 	sleeper, ok := sh.(machine.Sleeper)
 	if !ok {
-		return g, errors.New("its shell cannot be given to a program")
+		return errors.New("its shell cannot be given to a program")
 	}
-	return g, g.ask(ctx, "putting the guest's shell to sleep", "ready", func(ctx context.Context) (string, error) {
+	return g.ask(ctx, "putting the guest's shell to sleep", "ready", func(ctx context.Context) (string, error) {
 		return sleeper.Sleep(ctx, machine.Quote(g.Program)+" serve")
 	})
 }
@@ -227,10 +235,17 @@ exit 1`
 // clock can be wrong afterwards.
 const quickReading = 80 * time.Millisecond
 
-// wake gives a restored guest entropy that no other clone has, mounts what prepare
-// has unmounted, tells the guest what time it is, and gives its console back to the
-// shell.
+// wake gives a restored guest entropy that no other clone has, tells it what time it
+// is, mounts what prepare has unmounted, and gives its console back to the shell.
 func (g guest) wake(ctx context.Context, sh machine.Shell) error {
+	seed := make([]byte, 32)
+	_, _ = rand.Read(seed) // never fails
+	return g.goOn(ctx, sh, "entropy", hex.EncodeToString(seed))
+}
+
+// goOn undoes what prepare has done to the guest, and sets its clock, which stood
+// still as long as the guest did. The words are what the program is to do besides.
+func (g guest) goOn(ctx context.Context, sh machine.Shell, words ...string) error {
 	sleeper, ok := sh.(machine.Sleeper)
 	if !ok {
 		return errors.New("its shell was not given to a program")
@@ -239,9 +254,9 @@ func (g guest) wake(ctx context.Context, sh machine.Shell) error {
 	if err != nil {
 		return err
 	}
-	seed := make([]byte, 32)
-	_, _ = rand.Read(seed) // never fails
-	words := []string{"step", strconv.FormatInt(slow.Nanoseconds(), 10), "entropy", hex.EncodeToString(seed)}
+	if slow.Abs() > quickReading/2 { // otherwise it may be right
+		words = append(words, "step", strconv.FormatInt(slow.Nanoseconds(), 10))
+	}
 	for _, m := range g.Mounts {
 		words = append(words, "mount", m.Source, m.Target, m.Type, strconv.FormatUint(m.flags(), 10), m.Data)
 	}
@@ -249,23 +264,18 @@ func (g guest) wake(ctx context.Context, sh machine.Shell) error {
 	for i, word := range words {
 		words[i] = escape(word)
 	}
-	err = g.ask(ctx, "setting the clock of the restored guest, reseeding its random numbers and mounting its shares", "done", func(ctx context.Context) (string, error) {
+	return g.ask(ctx, "setting the guest's clock and mounting its shares", "done", func(ctx context.Context) (string, error) {
 		return sleeper.Ask(ctx, strings.Join(words, " "))
 	})
-	return err
 }
 
 // hookLimit is how long what users have made part of hookUnit may take.
 const hookLimit = 5 * time.Minute
 
 // runHook starts hookUnit in a restored guest that has it.
-func (g guest) runHook(ctx context.Context, m machine.Machine) error {
+func (g guest) runHook(ctx context.Context, sh machine.Shell) error {
 	if !g.Hook {
 		return nil
-	}
-	sh, err := m.Shell(ctx)
-	if err != nil {
-		return err
 	}
 	r, err := sh.Run(ctx, "systemctl start "+hookUnit, hookLimit)
 	switch {
@@ -289,12 +299,12 @@ func (g guest) lag(ctx context.Context, sleeper machine.Sleeper) (slow time.Dura
 		before := time.Now()
 		answer, err := sleeper.Ask(ctx, "time")
 		if err != nil {
-			return 0, fmt.Errorf("reading the clock of the restored guest: %w", err)
+			return 0, fmt.Errorf("reading the guest's clock: %w", err)
 		}
 		took := time.Since(before)
 		var seconds, nanoseconds int64
 		if _, err := fmt.Sscanf(answer, "%d %d", &seconds, &nanoseconds); err != nil {
-			return 0, fmt.Errorf("the clock of the restored guest says %q", answer)
+			return 0, fmt.Errorf("the guest's clock says %q", answer)
 		}
 		if took < best {
 			best, slow = took, before.Add(took/2).Sub(time.Unix(seconds, nanoseconds))

@@ -112,10 +112,11 @@ func (l *lab) machine(t testing.TB, o warm.Options) (*machine.Guest, *lines) {
 	})
 	o.Store = l.store
 	return &machine.Guest{
-		Machine: m,
-		Bus:     bus,
-		Boot:    machine.StartOptions{Env: append(os.Environ(), "QEMU_VDE_SOCKET_1="+v.Dir())},
-		Starter: warm.NewStarter(o, bus),
+		Machine:   m,
+		Bus:       bus,
+		Boot:      machine.StartOptions{Env: append(os.Environ(), "QEMU_VDE_SOCKET_1="+v.Dir())},
+		Starter:   warm.NewStarter(o, bus),
+		Snapshots: new(warm.Snapshots),
 	}, said
 }
 

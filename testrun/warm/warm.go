@@ -244,7 +244,11 @@ func (s *Starter) restore(ctx context.Context, b backend, o machine.StartOptions
 		return st.unchanged()
 	})
 	if err == nil {
-		if err = st.manifest.Guest.runHook(ctx, b); err != nil {
+		var sh machine.Shell
+		if sh, err = b.Shell(ctx); err == nil {
+			err = st.manifest.Guest.runHook(ctx, sh)
+		}
+		if err != nil {
 			err = errors.Join(err, b.Release())
 		}
 	}

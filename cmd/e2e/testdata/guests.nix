@@ -37,6 +37,31 @@ pkgs.testers.runNixOSTest (
       ];
       far.virtualisation.vlans = [ 2 ];
 
+      # Such that can be saved: their stores are no shares of the host's.
+      keeper.virtualisation.useNixStoreImage = true;
+      twin.virtualisation.useNixStoreImage = true;
+      bank = {
+        virtualisation.useNixStoreImage = true;
+        environment.etc."systemd/system/warm-restored.target".text = ''
+          [Unit]
+          Wants=restored.service
+        '';
+        systemd.services = {
+          restored.serviceConfig = {
+            Type = "oneshot";
+            ExecStart = "/bin/sh -c 'echo restored >>/run/restored'";
+          };
+          counter = {
+            wantedBy = [ "multi-user.target" ];
+            script = ''
+              while sleep 0.1; do
+                echo $((n += 1)) >/run/counter
+              done
+            '';
+          };
+        };
+      };
+
       # Debian with systemd, and services of all kinds.
       server = {
         users.users.alice = {

@@ -39,6 +39,7 @@ func Run(t *testing.T, boot func(t *testing.T) *machine.Guest) {
 	t.Run("console", func(t *testing.T) { console(t, g) })
 	t.Run("terminals", func(t *testing.T) { terminals(t, g) })
 	t.Run("screen", func(t *testing.T) { screen(t, g) })
+	t.Run("snapshots", func(t *testing.T) { snapshots(t, g) })
 	t.Run("power", func(t *testing.T) { power(t, g) })
 }
 

@@ -199,6 +199,11 @@ func (c *fakeCaller) Call(ctx context.Context, r script.Request) (any, error) {
 		}}, nil
 	case "vlan_stats":
 		return []any{map[string]any{"machine": "alpha", "dropped": 1}}, nil
+	case "rollback_begin":
+		if strings.Contains(string(r.Args), "off") {
+			return nil, errors.New("machine \"off\" cannot be saved")
+		}
+		return map[string]any{"id": 7}, nil
 	case "create_machine":
 		if args.Name == "" {
 			args.Name = "machine"

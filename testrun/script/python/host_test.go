@@ -46,6 +46,7 @@ func TestScripts(t *testing.T) {
 		"vlan":            two,
 		"keep_going":      func(s *script.Session) { s.KeepGoing = true },
 		"keep_going_exit": func(s *script.Session) { s.KeepGoing = true },
+		"rollback":        func(s *script.Session) { s.KeepGoing = true },
 		"only_some":       func(s *script.Session) { s.Subtest = "^b|deep" },
 		"only_none":       func(s *script.Session) { s.Subtest = "nothing like it" },
 		"only_driver":     func(s *script.Session) { s.Subtest = "through" },

@@ -153,6 +153,11 @@ func (c *fakeCaller) Call(ctx context.Context, r script.Request) (any, error) {
 		return []map[string]any{{"machine": "alpha", "from_frames": uint64(1 << 63)}}, nil
 	case "is_up", "get_attribute":
 		return true, nil
+	case "rollback_begin":
+		if strings.Contains(string(r.Args), "off") {
+			return nil, errors.New("machine \"off\" cannot be saved")
+		}
+		return map[string]any{"id": 7}, nil
 	case "create_machine":
 		return machineInfo(a.Name), nil
 	}

@@ -95,7 +95,7 @@ var functions = map[string]function{
 	"join_all":    driverCall,
 	"succeed_all": driverCall,
 	"subtest": func(r *runtime, thread *starlark.Thread, _ symbols.Function, a arguments) (starlark.Value, error) {
-		return r.subtest(thread, a.str("name"), a.function("fn"))
+		return r.subtest(thread, a.str("name"), a.function("fn"), bool(a["isolate"].Truth()))
 	},
 	"retry": func(r *runtime, thread *starlark.Thread, _ symbols.Function, a arguments) (starlark.Value, error) {
 		fn := a.function("fn")

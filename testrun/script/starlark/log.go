@@ -45,7 +45,7 @@ func logCall(r *runtime, thread *starlark.Thread, _ logValue, f symbols.Function
 	case "nested":
 		return r.nested(thread, event.BlockOpen{Machine: machine, Text: message, Attrs: attrs}, a.function("fn"))
 	case "subtest":
-		return r.subtest(thread, a.str("name"), a.function("fn"))
+		return r.subtest(thread, a.str("name"), a.function("fn"), false)
 	}
 	return starlark.None, nil
 }

@@ -194,6 +194,11 @@ var machineMethods = map[string]method[*machineValue]{
 		return outputs(m.info.Name, commands, v)
 	},
 	"wait_for_qmp_event": waitForQMPEvent,
+	"rollback": func(r *runtime, thread *starlark.Thread, m *machineValue, _ symbols.Function, a arguments) (starlark.Value, error) {
+		return r.rollback(thread, []string{m.info.Name}, func() (starlark.Value, error) {
+			return starlark.Call(thread, a.function("fn"), nil, nil)
+		})
+	},
 }
 
 // outputs takes the standard outputs of the results of parallel, all of which

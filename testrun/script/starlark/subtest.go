@@ -54,8 +54,9 @@ func (s *subtests) wants(thread *starlark.Thread, name string) bool {
 	return matches
 }
 
-// subtest calls fn as a part of the test that has a name.
-func (r *runtime) subtest(thread *starlark.Thread, name string, fn starlark.Callable) (starlark.Value, error) {
+// subtest calls fn as a part of the test that has a name. If it is isolated, what it
+// has done to machines is undone then.
+func (r *runtime) subtest(thread *starlark.Thread, name string, fn starlark.Callable, isolated bool) (starlark.Value, error) {
 	if !r.subtests.wants(thread, name) {
 		r.session.Bus.Log(event.Info, "", "(skipped: subtest: "+name+")")
 		return starlark.None, nil
@@ -64,7 +65,14 @@ func (r *runtime) subtest(thread *starlark.Thread, name string, fn starlark.Call
 	thread.SetLocal(insideKey, name)
 	defer thread.SetLocal(insideKey, outer)
 	block := r.session.Bus.Open(event.BlockOpen{Text: "subtest: " + name, Subtest: name})
-	v, err := starlark.Call(thread, fn, nil, nil)
+	call := func() (starlark.Value, error) { return starlark.Call(thread, fn, nil, nil) }
+	var v starlark.Value
+	var err error
+	if isolated {
+		v, err = r.rollback(thread, nil, call)
+	} else {
+		v, err = call()
+	}
 	if err == nil {
 		block.Close("")
 		return v, nil

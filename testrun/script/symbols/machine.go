@@ -139,6 +139,13 @@ func qemuMachine() Class {
 
 			{Name: "forward_port", Params: []Param{optional("host_port", Int, "8080"), optional("guest_port", Int, "80")}, Result: None,
 				Doc: "Makes a TCP port of the guest reachable from the host."},
+			{Name: "save", Since: Ours, Params: []Param{required("name", Str)}, Result: None,
+				Doc: "Keeps what the running machine is (memory, devices, disks) under a name, until it ends. `docs/warm.md` tells which machines can be saved."},
+			{Name: "restore", Since: Ours, Params: []Param{required("name", Str)}, Result: None,
+				Doc: "Makes the machine what it was at `save` of that name, as often as you like. Its clock is right all the same."},
+			{Name: "rollback", Since: Ours, Result: "AbstractContextManager[None]", Block: true, Async: true,
+				Doc: "Undoes, at its end, all that was done to the machine in a block, also when the block fails."},
+
 			{Name: "block", Result: None, Doc: "Cuts the machine from its VLANs."},
 			{Name: "unblock", Result: None, Doc: "Joins it again."},
 

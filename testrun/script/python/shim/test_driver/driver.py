@@ -253,9 +253,10 @@ class Driver:
             if machine.is_up():
                 machine.execute("sync")
 
-    def subtest(self, name: str) -> Subtest:
-        """Groups a part of the test, which reports list by its name."""
-        return self.subtests.subtest(name)
+    def subtest(self, name: str, *, isolate: bool = False) -> Subtest:
+        """Groups a part of the test, which reports list by its name. With isolate,
+        what it does to machines that run when it begins is undone at its end."""
+        return self.subtests.subtest(name, isolate)
 
     # All machines
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from test_driver.logger import Block, reason
+from test_driver.rollback import Rollback
 
 TYPE_CHECKING = False  # typing takes milliseconds to import
 if TYPE_CHECKING:
@@ -50,9 +51,9 @@ class Subtests:
         self._skipped: list[str] = []
         self.failed: list[dict[str, Any]] = []
 
-    def subtest(self, name: str) -> Subtest:
+    def subtest(self, name: str, isolate: bool = False) -> Subtest:
         """Groups a part of the test, which reports list by its name."""
-        return Subtest(self, self._logger, str(name))
+        return Subtest(self, self._logger, str(name), isolate)
 
     def check(self, script: str) -> None:
         """Raises what is known before any machine boots."""
@@ -142,12 +143,15 @@ class SkipBody(BaseException):
 class Subtest(Block):
     """One `with subtest(name):`."""
 
-    def __init__(self, subtests: Subtests, logger: AbstractLogger, name: str) -> None:
+    def __init__(
+        self, subtests: Subtests, logger: AbstractLogger, name: str, isolate: bool
+    ) -> None:
         super().__init__(logger._bridge, f"subtest: {name}", {}, subtest=name)
         self._subtests = subtests
         self._logger = logger
         self._name = name
         self._skip: Skip | None = None
+        self._rollback = Rollback(logger._bridge, None) if isolate else None
 
     def __enter__(self) -> None:
         self._wanted = self._subtests.wants(self._name)
@@ -155,8 +159,14 @@ class Subtest(Block):
         # An ExitStack enters for its caller, whose `with` statement cannot be found
         # from here: its body runs.
         if self._wanted or frame.f_globals.get("__name__") == "contextlib":
-            self._subtests.entered += self._wanted
             super().__enter__()
+            if self._rollback is not None:
+                try:
+                    self._rollback.__enter__()
+                except BaseException as error:
+                    super().__exit__(type(error), error, None)
+                    raise
+            self._subtests.entered += self._wanted
             return
         self._logger.info(f"(skipped: subtest: {self._name})")
         self._skip = Skip(frame)
@@ -173,7 +183,14 @@ class Subtest(Block):
             return kind is SkipBody
         self._subtests.entered -= self._wanted
         goes_on = self._subtests.goes_on(self._name, error)
-        self._bridge.call("block_close", {"id": self._id, "failure": reason(error)})
+        try:
+            if self._rollback is not None:
+                self._rollback.__exit__(kind, error, traceback)
+        except BaseException as other:
+            error = error or other
+            raise
+        finally:
+            super().__exit__(kind, error, traceback)
         return goes_on
 
 

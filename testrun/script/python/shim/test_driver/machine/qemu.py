@@ -5,6 +5,7 @@ from __future__ import annotations
 from test_driver import deprecation
 from test_driver.duration import FIFTEEN_MINUTES, seconds, timedelta
 from test_driver.machine.base import BaseMachine, pattern_of
+from test_driver.rollback import Rollback
 
 TYPE_CHECKING = False  # typing takes milliseconds to import
 if TYPE_CHECKING:
@@ -196,6 +197,20 @@ class QemuMachine(BaseMachine):
         from test_driver.interactive import console
 
         console(self)
+
+    # Snapshots
+
+    def save(self, name: str) -> None:
+        """Keeps what the running machine is under a name, until it ends."""
+        self._checked_call("save", name=name)
+
+    def restore(self, name: str) -> None:
+        """Makes the machine what it was at save() of that name."""
+        self._checked_call("restore", name=name)
+
+    def rollback(self) -> Rollback:
+        """Undoes what the body of a `with` statement does to the machine."""
+        return Rollback(self._bridge, [self._info["name"]])
 
     # Network
 

@@ -77,3 +77,7 @@ driver.start_all()
 os.environ["NIX_DISK_IMAGE"] = str(driver.out_dir / "x")
 machine.shutdown()
 join_all()
+machine.save("before")
+machine.restore(name="before")
+with machine.rollback(), subtest("isolated", isolate=True):
+    machine.succeed("true")
