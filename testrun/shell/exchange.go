@@ -127,8 +127,14 @@ func (c *Conn) answer(ctx context.Context, number uint64, w io.Writer) (frame, e
 	var port tail   // what came by the data port
 	var ended frame // the end, while the mark on the data port is awaited
 	for {
+		// What comes by the port follows a first part that comes by the console, and
+		// may arrive before that.
+		chunks := c.chunks
+		if !c.begun && ended.kind != frameEnd {
+			chunks = nil
+		}
 		select {
-		case p := <-c.chunks:
+		case p := <-chunks:
 			put(port.add(p, len(c.mark(number))))
 		case f := <-c.frames:
 			switch {

@@ -547,6 +547,49 @@ func TestGuestThatReboots(t *testing.T) {
 	}
 }
 
+// The rest of an output that arrives by the data port before its beginning has by the
+// console comes behind it.
+func TestRestBeforeBeginning(t *testing.T) {
+	host, peer := net.Pipe()
+	dataHost, dataPeer := net.Pipe()
+	c := shell.New(host, shell.Options{Data: dataHost})
+	defer c.Close()
+	defer peer.Close()
+	defer dataPeer.Close()
+	rest := strings.Repeat("rest", 100)
+	go func() {
+		key := ""
+		for in := bufio.NewScanner(peer); in.Scan(); {
+			switch line := in.Text(); {
+			case strings.HasPrefix(line, "_vmt_key="):
+				key, _, _ = strings.Cut(strings.TrimPrefix(line, "_vmt_key="), " ")
+			case strings.HasPrefix(line, "printf 'vmt-ready"):
+				_, _ = io.WriteString(peer, "vmt-ready 0 1\n")
+				_, _ = io.WriteString(dataPeer, key+"0")
+			case strings.Contains(line, "'long'"):
+				ported := make(chan struct{})
+				go func() {
+					defer close(ported)
+					_, _ = io.WriteString(dataPeer, rest+key+"1")
+				}()
+				time.Sleep(20 * time.Millisecond) // to be read, if anything were to read it
+				_, _ = io.WriteString(peer, "vmt-out 1 5 0\nfirst")
+				<-ported
+				_, _ = io.WriteString(peer, "vmt-end 1 0 0 port\n")
+			}
+		}
+	}()
+	go func() { _, _ = io.WriteString(peer, shell.Greeting+"\n") }()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := c.Connect(ctx, func(string) {}); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := c.Run(ctx, "long", 0); err != nil || string(r.Stdout) != "first"+rest {
+		t.Errorf("%+v %v", r, err)
+	}
+}
+
 // What is read for a command's input may end early, and the shell goes on.
 func TestInputThatEndsEarly(t *testing.T) {
 	g := connected(t)
