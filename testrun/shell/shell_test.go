@@ -442,7 +442,7 @@ func TestTimeouts(t *testing.T) {
 		"exec >&2; sleep 60":                                       "",
 		"trap '' TERM; head -c 5000 /dev/zero; sleep 60; sleep 60": strings.Repeat("\x00", 5000),
 	} {
-		status, output, err := g.run(t.Context(), command, 300*time.Millisecond)
+		status, output, err := g.run(t.Context(), command, 800*time.Millisecond)
 		if err != nil || status != 124 || string(output) != want {
 			t.Errorf("%s: %d, %d bytes %.30q, %v", command, status, len(output), output, err)
 		}
