@@ -79,16 +79,31 @@ _vmt_tree() {
 	_vmt_p=($p)
 }
 
+# _vmt_stop PID: stops that tree, and what it still becomes meanwhile.
+_vmt_stop() {
+	local n=0
+	while _vmt_tree "$1"; ((${#_vmt_p[@]} > n)); do
+		n=${#_vmt_p[@]}
+		kill -STOP "${_vmt_p[@]}"
+	done
+}
+
 # _vmt_watch PID N: ends a command that takes more than so many hundredths of a
 # second, whatever it does about SIGTERM, and then whoever still reads what a
-# process that has left it keeps open.
+# process that has left it keeps open. The command itself comes last each time:
+# who waits for it ends this.
 _vmt_watch() {
-	local f
+	local f p
 	_vmt_pause "$2"
-	_vmt_tree "$1"
-	kill -TERM "${_vmt_p[@]}"
+	_vmt_stop "$1"
+	p=("${_vmt_p[@]:1}")
+	kill -TERM "$1" "${p[@]}"
+	kill -CONT "${p[@]}"
+	kill -CONT "$1"
 	_vmt_pause 100
-	kill -KILL "${_vmt_p[@]}"
+	_vmt_stop "$1"
+	kill -KILL "${_vmt_p[@]:1}" "${p[@]}"
+	kill -KILL "$1"
 	_vmt_pause 30
 	_vmt_tree $$
 	for f in "${_vmt_p[@]}"; do
