@@ -16,6 +16,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"vm-prebuild/testrun/accel"
 	"vm-prebuild/testrun/machine"
@@ -39,6 +42,8 @@ type hardware struct {
 	Shell          shell.Saved    `json:"shell"`     // not compared
 
 	obstacles []string // what keeps the machine from being saved
+	named     []string // paths of what may belong to Files, see identifyFiles
+	made      []string // images that the start script makes, and that the machine could write to
 }
 
 // fileIdentity tells a file that is not in the Nix store from what it was before.
@@ -63,15 +68,46 @@ func identify(path string) (fileIdentity, error) {
 
 // identifyContent describes a file that the start script makes anew each time, in
 // the machine's state directory, by its content: nixpkgs' store images.
-func identifyContent(path, name string) (fileIdentity, error) {
-	f, err := os.Open(path)
+func identifyContent(ctx context.Context, path, name string) (fileIdentity, error) {
+	f, err := openRegular(path)
 	if err != nil {
 		return fileIdentity{}, err
 	}
 	defer f.Close()
 	sum := sha256.New()
-	size, err := io.Copy(sum, f)
+	size, err := io.Copy(sum, readerUntil{ctx, f})
 	return fileIdentity{Path: name, Size: size, SHA256: hex.EncodeToString(sum.Sum(nil))}, err
+}
+
+// readerUntil reads until its context ends.
+type readerUntil struct {
+	ctx context.Context
+	io.Reader
+}
+
+func (r readerUntil) Read(b []byte) (int, error) {
+	if r.ctx.Err() != nil {
+		return 0, context.Cause(r.ctx)
+	}
+	return r.Reader.Read(b)
+}
+
+// openRegular opens a file for reading. What is no file is an error at once: the
+// opening of a FIFO would wait for a writer.
+func openRegular(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s is not a file", path)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 func inStore(path string) bool { return strings.HasPrefix(path, "/nix/store/") }
@@ -81,7 +117,7 @@ func (h hardware) check() error {
 	return unsavable(h.obstacles)
 }
 
-// fits says how a machine differs from the one that was saved.
+// fits says how a machine differs from the one that was saved, but for files.
 func (h hardware) fits(saved hardware) error {
 	switch {
 	case h.QEMU != saved.QEMU || h.Binary != saved.Binary:
@@ -95,8 +131,27 @@ func (h hardware) fits(saved hardware) error {
 		return fmt.Errorf("it was saved on a host whose time stamp counter runs at %d MHz, and this one's at %d: the guest's clock would be wrong", saved.TicksPerSecond/1e6, h.TicksPerSecond/1e6)
 	case !slices.Equal(h.Arguments, saved.Arguments):
 		return fmt.Errorf("it was saved with other arguments of QEMU: %s", difference(saved.Arguments, h.Arguments))
-	case !slices.Equal(h.Files, saved.Files):
-		return fmt.Errorf("files that QEMU was given have changed since it was saved: %s", differentFile(saved.Files, h.Files))
+	}
+	return nil
+}
+
+// sameFiles says which file is not what it was when the machine was saved.
+func (h hardware) sameFiles(saved hardware) error {
+	if slices.Equal(h.Files, saved.Files) {
+		return nil
+	}
+	return fmt.Errorf("files that QEMU was given have changed since it was saved: %s", differentFile(saved.Files, h.Files))
+}
+
+// unwritten returns an error when the machine has written to an image that the start
+// script had made: before is what was found before the guest ran.
+func (h hardware) unwritten(before []fileIdentity) error {
+	for _, name := range h.made {
+		is := func(f fileIdentity) bool { return f.Path == name }
+		was, now := slices.IndexFunc(before, is), slices.IndexFunc(h.Files, is)
+		if was < 0 || now < 0 || before[was] != h.Files[now] {
+			return &machine.UnsavableError{Reason: fmt.Sprintf("%s has changed since QEMU was started to look at it: the machine has written to it, or its start script makes another one each time", name)}
+		}
 	}
 	return nil
 }
@@ -125,8 +180,14 @@ func differentFile(saved, now []fileIdentity) string {
 	return "there are fewer"
 }
 
-// survey finds out what a machine consists of.
+// surveyLimit is how long QEMU may take for all questions about a machine.
+const surveyLimit = 30 * time.Second
+
+// survey finds out what a machine consists of, but for the content of files, which
+// may have gigabytes: see identifyFiles.
 func (p *process) survey(ctx context.Context) (h hardware, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, surveyLimit, fmt.Errorf("QEMU did not say within %v what the machine consists of", surveyLimit))
+	defer cancel()
 	var version struct {
 		QEMU    struct{ Major, Minor, Micro int }
 		Package string
@@ -179,20 +240,19 @@ func (p *process) survey(ctx context.Context) (h hardware, err error) {
 	}
 	h.obstacles = append(append(h.obstacles, statesOfOthers(args)...), memoryObstacles(args)...)
 	h.Arguments = p.run.normalise(args, p.cfg.Dirs, environment(p.started))
-	if h.Files, err = p.surveyFiles(append(pathsIn(args), own...)); err != nil {
-		return h, err
-	}
+	h.named = append(pathsIn(args), own...)
 	h.Console = p.console.lines()
 	return h, nil
 }
 
-// surveyFiles describes those of the paths that are files, and not of the state.
-func (p *process) surveyFiles(paths []string) (files []fileIdentity, err error) {
+// identifyFiles describes those of the named paths that are files, and not of the
+// state. It reads those in the machine's state directory.
+func (p *process) identifyFiles(ctx context.Context, paths []string) (files []fileIdentity, err error) {
 	state, err := filepath.EvalSymlinks(p.cfg.Dirs.State)
 	if err != nil {
 		return nil, err
 	}
-	slices.Sort(paths)
+	paths = slices.Sorted(slices.Values(paths))
 	for _, path := range slices.Compact(paths) {
 		if !filepath.IsAbs(path) {
 			path = filepath.Join(state, path) // QEMU's working directory
@@ -204,7 +264,7 @@ func (p *process) surveyFiles(paths []string) (files []fileIdentity, err error) 
 		id, err := identify(path)
 		for _, dir := range []string{p.cfg.Dirs.State, state} {
 			if inside, ok := strings.CutPrefix(path, dir+"/"); ok {
-				id, err = identifyContent(path, "@state@/"+inside)
+				id, err = identifyContent(ctx, path, stateName(inside))
 				break
 			}
 		}
@@ -217,6 +277,24 @@ func (p *process) surveyFiles(paths []string) (files []fileIdentity, err error) 
 	}
 	slices.SortFunc(files, func(a, b fileIdentity) int { return cmp.Compare(a.Path, b.Path) })
 	return files, nil
+}
+
+// stateName is the name of a file in the machine's state directory, wherever that is.
+func stateName(inside string) string { return "@state@/" + inside }
+
+// inState returns that name of a file, if it is one there and no symbolic link leads
+// elsewhere.
+func (p *process) inState(path string) (name string, ok bool) {
+	path, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return "", false
+	}
+	state, err := filepath.EvalSymlinks(p.cfg.Dirs.State)
+	if err != nil {
+		return "", false
+	}
+	inside, ok := strings.CutPrefix(path, state+"/")
+	return stateName(inside), ok
 }
 
 // diskImage is what query-block tells of one.
@@ -245,13 +323,19 @@ func (p *process) surveyDisks(ctx context.Context, h *hardware) (based []string,
 		if d.Inserted == nil {
 			continue
 		}
+		name, made := p.inState(d.Inserted.File)
 		own := p.run.state.Disk != "" && d.Inserted.File == p.run.state.Disk
 		switch {
 		case own && d.Inserted.Image.Format == "qcow2":
 			h.Disk = true
 		case own:
 			h.obstacles = append(h.obstacles, fmt.Sprintf("its disk image has the format %s, not qcow2", d.Inserted.Image.Format))
-		case !d.Inserted.ReadOnly:
+		case d.Inserted.ReadOnly:
+		case made && d.Inserted.Image.Format == "raw":
+			// nixpkgs' images of a machine's store: nothing is written to them, though
+			// QEMU would let it. Whether it was is seen when the machine is saved.
+			h.made = append(h.made, name)
+		default:
 			h.obstacles = append(h.obstacles, fmt.Sprintf("it writes to %s (%s), which is not the disk that NIX_DISK_IMAGE names", cmp.Or(d.Device, d.QDev), d.Inserted.File))
 		}
 		for i := &d.Inserted.Image; i != nil; i = i.Backing {

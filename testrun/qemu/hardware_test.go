@@ -1,10 +1,16 @@
 package qemu
 
 import (
+	"cmp"
+	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"vm-prebuild/testrun/machine"
 	"vm-prebuild/testrun/startcommand"
@@ -58,7 +64,7 @@ func TestFits(t *testing.T) {
 	} {
 		now := saved
 		change(&now)
-		err := now.fits(saved)
+		err := cmp.Or(now.fits(saved), now.sameFiles(saved))
 		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %q", err, want)
 		}
@@ -83,5 +89,30 @@ func TestObstacles(t *testing.T) {
 	got := pathsIn([]string{"/bin/qemu", "-kernel", "/k", "-drive", "file=/a,x=y,/b", "-append", "init=/x y", "-name", "n"})
 	if want := []string{"/k", "/a", "/b", "/x y"}; !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+// Reading gigabytes ends with the test, and opening what is no file does not wait.
+func TestIdentifyContent(t *testing.T) {
+	dir := t.TempDir()
+	file, fifo := filepath.Join(dir, "file"), filepath.Join(dir, "fifo")
+	if err := os.WriteFile(file, []byte("abc"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	want := fileIdentity{Path: "x", Size: 3, SHA256: "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"}
+	if got, err := identifyContent(ctx, file, "x"); err != nil || got != want {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if _, err := identifyContent(ctx, fifo, "x"); err == nil || !strings.Contains(err.Error(), "fifo is not a file") {
+		t.Errorf("error %v", err)
+	}
+	ended := errors.New("the test has ended")
+	cancel(ended)
+	if _, err := identifyContent(ctx, file, "x"); !errors.Is(err, ended) {
+		t.Errorf("error %v", err)
 	}
 }

@@ -17,6 +17,7 @@ import (
 
 	"vm-prebuild/testrun/event"
 	"vm-prebuild/testrun/machine"
+	"vm-prebuild/testrun/shell"
 	"vm-prebuild/testrun/startcommand"
 )
 
@@ -24,7 +25,7 @@ import (
 // with it. That is about a megabyte: the guest's memory is a file, and not part of
 // it.
 const (
-	saveLimit    = time.Minute
+	saveLimit    = time.Minute // and again to stop the guest
 	restoreLimit = 30 * time.Second
 )
 
@@ -51,7 +52,11 @@ func (m *Machine) StartSavable(ctx context.Context, o machine.StartOptions, f ma
 				if found, err = p.survey(ctx); err != nil {
 					return err
 				}
-				return found.check()
+				if err := found.check(); err != nil {
+					return err
+				}
+				found.Files, err = p.identifyFiles(ctx, found.named)
+				return err
 			},
 		})
 		if err == nil {
@@ -68,6 +73,7 @@ func (m *Machine) StartSavable(ctx context.Context, o machine.StartOptions, f ma
 	return m.start(ctx, o, "starting vm so that it can be saved", run{
 		state: startcommand.State{RAM: f.RAM, MemoryBytes: found.MemoryBytes, Disk: f.Disk},
 		files: f,
+		found: found.Files,
 	})
 }
 
@@ -120,8 +126,6 @@ func (m *Machine) Save(ctx context.Context) (machine.Hardware, error) {
 	if p.run.state.RAM == "" || p.run.state.Reads {
 		return nil, machine.Errorf(m.cfg.Name, "was not started in a way that lets it be saved")
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, saveLimit, fmt.Errorf("QEMU did not save its state within %v", saveLimit))
-	defer cancel()
 	alive, unbind := p.bind(ctx)
 	defer unbind()
 	h, err := p.save(alive)
@@ -145,40 +149,69 @@ func (p *process) save(ctx context.Context) (hardware, error) {
 	if err := h.check(); err != nil {
 		return h, err
 	}
-	if h.Shell, err = p.shell.Saved(ctx); err != nil {
+	if h.Shell, err = p.stop(ctx); err != nil {
 		return h, err
 	}
-	if _, err := p.monitor.Execute(ctx, "stop", nil); err != nil {
+	// Reading files takes as long as it takes.
+	if h.Files, err = p.identifyFiles(ctx, h.named); err != nil {
 		return h, err
 	}
+	if err := h.unwritten(p.run.found); err != nil {
+		return h, err
+	}
+	return h, p.saveDevices(ctx)
+}
+
+// limitSaving returns the context of something that QEMU does for a machine to be
+// saved.
+func limitSaving(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, saveLimit, fmt.Errorf("QEMU did not save its state within %v", saveLimit))
+}
+
+// stop stops the guest, and returns the state of its shell. Nothing writes to any
+// disk then.
+func (p *process) stop(ctx context.Context) (s shell.Saved, err error) {
+	ctx, cancel := limitSaving(ctx)
+	defer cancel()
+	if s, err = p.shell.Saved(ctx); err != nil {
+		return s, err
+	}
+	_, err = p.monitor.Execute(ctx, "stop", nil)
+	return s, err
+}
+
+// saveDevices writes the state of the devices.
+func (p *process) saveDevices(ctx context.Context) error {
+	ctx, cancel := limitSaving(ctx)
+	defer cancel()
 	out, err := os.OpenFile(p.run.files.Devices, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
-		return h, err
+		return err
 	}
 	defer out.Close()
 	l, err := listen(filepath.Join(p.cfg.Dirs.State, "migrate"))
 	if err != nil {
-		return h, err
+		return err
 	}
 	defer l.Close()
 	defer context.AfterFunc(ctx, func() { l.Close() })()
 	// QEMU 7.2 does not write to a plain file.
 	if err := p.migrate(ctx, "migrate", l.Addr().String()); err != nil {
-		return h, err
+		return err
 	}
 	conn, err := l.Accept()
 	if err != nil {
-		return h, errors.Join(err, context.Cause(ctx))
+		return errors.Join(err, context.Cause(ctx))
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
 	if _, err := io.Copy(out, conn); err != nil {
-		return h, err
+		return err
 	}
 	if err := p.migrated(ctx); err != nil {
-		return h, err
+		return err
 	}
-	return h, out.Close()
+	return out.Close()
 }
 
 // migrate begins to write or read the state of devices.
@@ -281,9 +314,12 @@ func (m *Machine) Restore(ctx context.Context, o machine.StartOptions, f machine
 		files: f,
 		shell: &saved.Shell,
 		ready: func(ctx context.Context, p *process) error {
+			if err := p.compare(ctx, saved); err != nil {
+				return err
+			}
 			ctx, cancel := context.WithTimeoutCause(ctx, restoreLimit, fmt.Errorf("the restored machine was not up within %v", restoreLimit))
 			defer cancel()
-			if err := p.restore(ctx, saved); err != nil {
+			if err := p.restore(ctx); err != nil {
 				return err
 			}
 			if err := p.connect(ctx); err != nil {
@@ -312,9 +348,8 @@ func (m *Machine) Restore(ctx context.Context, o machine.StartOptions, f machine
 	return err
 }
 
-// restore has a QEMU that waits for it read the state of its devices, and run
-// the guest.
-func (p *process) restore(ctx context.Context, saved hardware) error {
+// compare returns an error when a machine is not the one that was saved.
+func (p *process) compare(ctx context.Context, saved hardware) error {
 	found, err := p.survey(ctx)
 	if err != nil {
 		return err
@@ -322,6 +357,15 @@ func (p *process) restore(ctx context.Context, saved hardware) error {
 	if err := found.fits(saved); err != nil {
 		return &machine.MismatchError{Reason: err.Error()}
 	}
+	if found.Files, err = p.identifyFiles(ctx, found.named); err != nil {
+		return err
+	}
+	return found.sameFiles(saved)
+}
+
+// restore has a QEMU that waits for it read the state of its devices, and run
+// the guest.
+func (p *process) restore(ctx context.Context) error {
 	in, err := os.Open(p.run.files.Devices)
 	if err != nil {
 		return err
