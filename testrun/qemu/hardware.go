@@ -36,6 +36,7 @@ type hardware struct {
 	// TicksPerSecond is how fast the guest's time stamp counter runs, which is the host's.
 	TicksPerSecond int64          `json:"ticksPerSecond"`
 	Disk           bool           `json:"disk"`      // the machine has one that it writes to
+	DiskBase       string         `json:"diskBase"`  // what the start script laid that over; "" for nothing
 	Arguments      []string       `json:"arguments"` // QEMU's, with names for what differs from run to run
 	Files          []fileIdentity `json:"files"`     // that the arguments name, and that need not stay the same
 	Console        []string       `json:"console"`   // what the guest had written; not compared
@@ -129,6 +130,8 @@ func (h hardware) fits(saved hardware) error {
 	// A clock that is wrong by so little is what computers have.
 	case max(h.TicksPerSecond, saved.TicksPerSecond)-min(h.TicksPerSecond, saved.TicksPerSecond) > saved.TicksPerSecond/2000:
 		return fmt.Errorf("it was saved on a host whose time stamp counter runs at %d MHz, and this one's at %d: the guest's clock would be wrong", saved.TicksPerSecond/1e6, h.TicksPerSecond/1e6)
+	case h.Disk != saved.Disk || h.DiskBase != saved.DiskBase:
+		return fmt.Errorf("it was saved with a disk laid over %q; this one is laid over %q", saved.DiskBase, h.DiskBase)
 	case !slices.Equal(h.Arguments, saved.Arguments):
 		return fmt.Errorf("it was saved with other arguments of QEMU: %s", difference(saved.Arguments, h.Arguments))
 	}
@@ -328,6 +331,9 @@ func (p *process) surveyDisks(ctx context.Context, h *hardware) (based []string,
 		switch {
 		case own && d.Inserted.Image.Format == "qcow2":
 			h.Disk = true
+			if err := p.surveyBase(h); err != nil {
+				return nil, err
+			}
 		case own:
 			h.obstacles = append(h.obstacles, fmt.Sprintf("its disk image has the format %s, not qcow2", d.Inserted.Image.Format))
 		case d.Inserted.ReadOnly:
@@ -344,6 +350,22 @@ func (p *process) surveyDisks(ctx context.Context, h *hardware) (based []string,
 	}
 	// That of the state is one more than there was when it was saved.
 	return slices.DeleteFunc(based, func(s string) bool { return s == p.run.files.Disk }), nil
+}
+
+// surveyBase notes what the disk of a state, or of one that is to be, is laid over.
+func (p *process) surveyBase(h *hardware) (err error) {
+	disk := cmp.Or(p.run.files.Disk, p.run.state.Disk)
+	if h.DiskBase, err = qcow2Backing(disk); err != nil {
+		return err
+	}
+	text, err := p.cfg.Command.Text()
+	if err != nil {
+		return err
+	}
+	if err := checkBase("its disk", h.DiskBase, text); err != nil {
+		h.obstacles = append(h.obstacles, err.Error())
+	}
+	return nil
 }
 
 const hasTPM = "it has a TPM, whose state is not QEMU's"

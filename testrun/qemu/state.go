@@ -330,6 +330,9 @@ func (m *Machine) Restore(ctx context.Context, o machine.StartOptions, f machine
 		console: saved.Console,
 	}
 	if saved.Disk {
+		if err := m.checkDisk(f.Disk, saved.DiskBase); err != nil {
+			return machine.Errorf(m.cfg.Name, "disk of a saved state: %w", err)
+		}
 		r.state.Disk = filepath.Join(state, m.cfg.Name+".qcow2")
 		if err := writeOverlay(f.Disk, r.state.Disk); err != nil {
 			return machine.Errorf(m.cfg.Name, "disk of a saved state: %w", err)
@@ -346,6 +349,41 @@ func (m *Machine) Restore(ctx context.Context, o machine.StartOptions, f machine
 		m.mu.Unlock()
 	}
 	return err
+}
+
+// checkDisk returns an error when the disk of a saved state is not laid over base, or
+// that is not what a start script lays disks over. It is found out before QEMU opens
+// any of them, because the guest could read it.
+func (m *Machine) checkDisk(disk, base string) error {
+	found, err := qcow2Backing(disk)
+	if err != nil {
+		return err
+	}
+	if found != base {
+		return fmt.Errorf("%s is laid over %q, not %q as when it was saved", disk, found, base)
+	}
+	text, err := m.cfg.Command.Text()
+	if err != nil {
+		return err
+	}
+	return checkBase(disk, base, text)
+}
+
+// checkBase returns an error when the image below a disk is neither in the Nix store nor
+// one that the text of the start script names.
+func checkBase(disk, base, text string) error {
+	if base == "" {
+		return nil
+	}
+	path, err := filepath.EvalSymlinks(base)
+	if err != nil {
+		return fmt.Errorf("%s is laid over an image that is not there: %w", disk, err)
+	}
+	words := strings.FieldsFunc(text, func(c rune) bool { return strings.ContainsRune(" \t\n\"'=,;", c) })
+	if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() || !filepath.IsAbs(base) || !inStore(path) && !slices.Contains(words, base) {
+		return fmt.Errorf("%s is laid over %s, which is no file of the Nix store's, and none that the start script names", disk, base)
+	}
+	return nil
 }
 
 // compare returns an error when a machine is not the one that was saved.
@@ -366,7 +404,7 @@ func (p *process) compare(ctx context.Context, saved hardware) error {
 // restore has a QEMU that waits for it read the state of its devices, and run
 // the guest.
 func (p *process) restore(ctx context.Context) error {
-	in, err := os.Open(p.run.files.Devices)
+	in, err := openRegular(p.run.files.Devices)
 	if err != nil {
 		return err
 	}
