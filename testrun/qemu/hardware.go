@@ -49,22 +49,38 @@ type hardware struct {
 
 // fileIdentity tells a file that is not in the Nix store from what it was before.
 type fileIdentity struct {
-	Path   string `json:"path"`
+	Path   string `json:"path"` // without symbolic links
 	Size   int64  `json:"size,omitempty"`
 	MTime  int64  `json:"mtime,omitempty"` // nanoseconds
+	Inode  uint64 `json:"inode,omitempty"`
+	CTime  int64  `json:"ctime,omitempty"` // nanoseconds
 	SHA256 string `json:"sha256,omitempty"`
 }
 
-// identify describes a file. What is in the store is what its name says.
+// identifyProgram describes a program. What is in the store is what its name says; what
+// a distribution has installed is the same on other hosts, too, and so has no inode here.
+func identifyProgram(path string) (fileIdentity, error) {
+	id, err := identify(path)
+	id.Inode, id.CTime = 0, 0
+	return id, err
+}
+
+// identify describes a file, by what its name leads to. Size and mtime do not do: a
+// link can lead to another file with the same ones, as all in the store have the
+// same mtime, and copies have it from the original.
 func identify(path string) (fileIdentity, error) {
-	info, err := os.Stat(path)
+	path, err := filepath.EvalSymlinks(path)
 	if err != nil {
 		return fileIdentity{}, err
 	}
 	if inStore(path) {
 		return fileIdentity{Path: path}, nil
 	}
-	return fileIdentity{Path: path, Size: info.Size(), MTime: info.ModTime().UnixNano()}, nil
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return fileIdentity{}, &os.PathError{Op: "stat", Path: path, Err: err}
+	}
+	return fileIdentity{Path: path, Size: st.Size, MTime: st.Mtim.Nano(), Inode: st.Ino, CTime: st.Ctim.Nano()}, nil
 }
 
 // identifyContent describes a file that the start script makes anew each time, in
@@ -230,7 +246,7 @@ func (p *process) survey(ctx context.Context) (h hardware, err error) {
 	if err != nil {
 		return h, err
 	}
-	if h.Binary, err = identify(exe); err != nil {
+	if h.Binary, err = identifyProgram(exe); err != nil {
 		return h, err
 	}
 	var own []string // files of the machine, which are compared elsewhere
@@ -255,21 +271,21 @@ func (p *process) identifyFiles(ctx context.Context, paths []string) (files []fi
 	if err != nil {
 		return nil, err
 	}
-	paths = slices.Sorted(slices.Values(paths))
-	for _, path := range slices.Compact(paths) {
-		if !filepath.IsAbs(path) {
-			path = filepath.Join(state, path) // QEMU's working directory
+	for _, named := range paths {
+		path, err := filepath.EvalSymlinks(named)
+		if err != nil {
+			continue // it names no file
 		}
+		// What the store has under a name that is compared already need not be named again.
 		info, err := os.Stat(path)
-		if err != nil || !info.Mode().IsRegular() || inStore(path) || path == p.run.files.RAM || path == p.run.state.Disk {
+		if err != nil || !info.Mode().IsRegular() || inStore(named) && inStore(path) || path == p.run.files.RAM || path == p.run.state.Disk {
 			continue
 		}
-		id, err := identify(path)
-		for _, dir := range []string{p.cfg.Dirs.State, state} {
-			if inside, ok := strings.CutPrefix(path, dir+"/"); ok {
-				id, err = identifyContent(ctx, path, stateName(inside))
-				break
-			}
+		var id fileIdentity
+		if inside, ok := strings.CutPrefix(path, state+"/"); ok {
+			id, err = identifyContent(ctx, path, stateName(inside))
+		} else {
+			id, err = identify(path)
 		}
 		if err != nil {
 			return nil, err
@@ -492,7 +508,7 @@ func (m *Machine) Inputs(o machine.StartOptions) ([]machine.Input, error) {
 		{Name: "shell", Value: shell.Version()},
 	}
 	program := m.cfg.Command.Program()
-	if id, err := identify(program); err == nil {
+	if id, err := identifyProgram(program); err == nil {
 		inputs = append(inputs, machine.Input{Name: "QEMU", Value: fmt.Sprintf("%s %d %d", id.Path, id.Size, id.MTime)})
 	} else if program != "" && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err

@@ -5,10 +5,12 @@ import (
 	"context"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -114,5 +116,78 @@ func TestIdentifyContent(t *testing.T) {
 	cancel(ended)
 	if _, err := identifyContent(ctx, file, "x"); !errors.Is(err, ended) {
 		t.Errorf("error %v", err)
+	}
+}
+
+// storeFile puts a file into the Nix store.
+func storeFile(t *testing.T, text string) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.CommandContext(t.Context(), "nix-store", "--add", file).Output()
+	if err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal(err)
+		}
+		t.Skip(err)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// A file is what its name leads to: in the store all are from 1970, and many have the
+// same size.
+func TestIdentifyFiles(t *testing.T) {
+	one, two := storeFile(t, "one"), storeFile(t, "two")
+	dir := t.TempDir()
+	state := filepath.Join(dir, "state")
+	if err := os.Mkdir(state, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	p := &process{cfg: Config{Dirs: machine.Dirs{State: state}}}
+	outer, inner, plain := filepath.Join(dir, "link"), filepath.Join(state, "link"), filepath.Join(dir, "plain")
+	identities := func() []fileIdentity {
+		t.Helper()
+		files, err := p.identifyFiles(t.Context(), []string{plain, one, outer, inner, filepath.Join(dir, "none"), dir})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return files
+	}
+	write := func() {
+		t.Helper()
+		if err := os.WriteFile(plain, []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(plain, time.Unix(1, 0), time.Unix(1, 0)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write()
+	for _, link := range []string{outer, inner} {
+		if err := os.Symlink(one, link); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := hardware{Files: identities()}
+	if len(before.Files) != 2 || before.Files[0] != (fileIdentity{Path: one}) || before.Files[1].Path != plain || before.Files[1].Inode == 0 {
+		t.Errorf("%+v", before.Files)
+	}
+	if err := (hardware{Files: identities()}).sameFiles(before); err != nil {
+		t.Error(err)
+	}
+	for what, change := range map[string]func() error{
+		"a link to another file of the store's": func() error { return errors.Join(os.Remove(outer), os.Symlink(two, outer)) },
+		"a link in the state directory":         func() error { return errors.Join(os.Remove(inner), os.Symlink(two, inner)) },
+		"a file with the old size and mtime":    func() error { time.Sleep(20 * time.Millisecond); write(); return nil },
+	} {
+		before := hardware{Files: identities()}
+		if err := change(); err != nil {
+			t.Fatal(err)
+		}
+		if err := (hardware{Files: identities()}).sameFiles(before); err == nil {
+			t.Errorf("%s is not seen: %+v", what, before.Files)
+		}
 	}
 }
