@@ -249,17 +249,21 @@ func (p *process) survey(ctx context.Context) (h hardware, err error) {
 	if h.Binary, err = identifyProgram(exe); err != nil {
 		return h, err
 	}
-	var own []string // files of the machine, which are compared elsewhere
-	if own, err = p.surveyDisks(ctx, &h); err != nil {
+	cwd, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", pid))
+	if err != nil {
+		return h, err
+	}
+	images, err := p.surveyDisks(ctx, &h, cwd)
+	if err != nil {
 		return h, err
 	}
 	args := commandLine(pid)
 	if args == nil {
 		return h, fmt.Errorf("the command line of QEMU (pid %d) cannot be read", pid)
 	}
-	h.obstacles = append(append(h.obstacles, statesOfOthers(args)...), memoryObstacles(args)...)
+	h.obstacles = slices.Concat(h.obstacles, statesOfOthers(args), memoryObstacles(args), fatObstacles(args))
 	h.Arguments = p.run.normalise(args, p.cfg.Dirs, environment(p.started))
-	h.named = append(pathsIn(args), own...)
+	h.named = append(pathsIn(args, cwd), images...)
 	h.Console = p.console.lines()
 	return h, nil
 }
@@ -323,9 +327,9 @@ type diskImage struct {
 	Backing  *diskImage `json:"backing-image"`
 }
 
-// surveyDisks notes what the machine writes to, and returns the files that its
-// disk is based on.
-func (p *process) surveyDisks(ctx context.Context, h *hardware) (based []string, err error) {
+// surveyDisks notes what the machine writes to, and returns its images and what they are
+// based on.
+func (p *process) surveyDisks(ctx context.Context, h *hardware, cwd string) (based []string, err error) {
 	var disks []struct {
 		Device   string `json:"device"`
 		QDev     string `json:"qdev"`
@@ -342,7 +346,7 @@ func (p *process) surveyDisks(ctx context.Context, h *hardware) (based []string,
 		if d.Inserted == nil {
 			continue
 		}
-		name, made := p.inState(d.Inserted.File)
+		name, made := p.inState(at(cwd, d.Inserted.File))
 		own := p.run.state.Disk != "" && d.Inserted.File == p.run.state.Disk
 		switch {
 		case own && d.Inserted.Image.Format == "qcow2":
@@ -361,7 +365,7 @@ func (p *process) surveyDisks(ctx context.Context, h *hardware) (based []string,
 			h.obstacles = append(h.obstacles, fmt.Sprintf("it writes to %s (%s), which is not the disk that NIX_DISK_IMAGE names", cmp.Or(d.Device, d.QDev), d.Inserted.File))
 		}
 		for i := &d.Inserted.Image; i != nil; i = i.Backing {
-			based = append(based, i.Filename)
+			based = append(based, at(cwd, i.Filename))
 		}
 	}
 	// That of the state is one more than there was when it was saved.
@@ -429,21 +433,83 @@ func memoryObstacles(args []string) []string {
 	return found
 }
 
-// pathsIn are the absolute paths in arguments.
-func pathsIn(args []string) []string {
+// outputs are options for what QEMU writes to, and guestWords what the guest reads:
+// neither names what the machine is made of.
+var (
+	outputs    = []string{"chardev", "serial", "parallel", "debugcon", "D", "pidfile"}
+	guestWords = []string{"append"}
+)
+
+// pathsIn are all words in arguments that could name files: QEMU, whose working
+// directory is cwd, has more ways to write options than are worth telling apart.
+func pathsIn(args []string, cwd string) []string {
 	var paths []string
-	for _, arg := range args[1:] {
-		for _, field := range strings.Split(arg, ",") {
-			_, value, ok := strings.Cut(field, "=")
-			if !ok {
-				value = field
-			}
-			if filepath.IsAbs(value) {
-				paths = append(paths, value)
-			}
+	for option, arg := range options(args) {
+		if slices.Contains(outputs, option) || slices.Contains(guestWords, option) {
+			continue
+		}
+		for _, value := range valuesIn(arg) {
+			paths = append(paths, at(cwd, strings.TrimPrefix(value, "file:")))
 		}
 	}
 	return paths
+}
+
+// at is an absolute path of what a process with that working directory means.
+func at(cwd, path string) string {
+	if path == "" || filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(cwd, path)
+}
+
+// valuesIn are an argument, the values of the options in it, and the strings in JSON.
+func valuesIn(arg string) []string {
+	values := []string{arg}
+	// A comma in a value is written twice.
+	const comma = "\x00"
+	for _, field := range strings.Split(strings.ReplaceAll(arg, ",,", comma), ",") {
+		_, value, ok := strings.Cut(field, "=")
+		if !ok {
+			value = field
+		}
+		values = append(values, strings.ReplaceAll(value, comma, ","))
+	}
+	for _, value := range slices.Clone(values) {
+		var decoded any
+		if text := strings.TrimPrefix(value, "json:"); strings.HasPrefix(text, "{") && json.Unmarshal([]byte(text), &decoded) == nil {
+			values = append(values, stringsIn(decoded)...)
+		}
+	}
+	return values
+}
+
+func stringsIn(decoded any) (all []string) {
+	switch v := decoded.(type) {
+	case string:
+		all = append(all, v)
+	case []any:
+		for _, e := range v {
+			all = append(all, stringsIn(e)...)
+		}
+	case map[string]any:
+		for _, key := range slices.Sorted(maps.Keys(v)) {
+			all = append(all, stringsIn(v[key])...)
+		}
+	}
+	return all
+}
+
+// fatObstacles finds disks in QEMU's arguments that it makes of a directory of the
+// host's, whose files may be others by the time that the guest reads them.
+func fatObstacles(args []string) (found []string) {
+	isFAT := func(value string) bool { return value == "vvfat" || strings.HasPrefix(value, "fat:") }
+	for option, arg := range options(args) {
+		if !slices.Contains(guestWords, option) && slices.ContainsFunc(valuesIn(arg), isFAT) {
+			found = append(found, "it has a directory of the host's as a disk (fat:)")
+		}
+	}
+	return found
 }
 
 // normalise gives names to what differs between runs of the same machine.

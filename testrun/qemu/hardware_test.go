@@ -75,22 +75,51 @@ func TestFits(t *testing.T) {
 
 func TestObstacles(t *testing.T) {
 	for want, args := range map[string]string{
-		"":                           "q -m 1 -virtfs local,path=/run/shared,mount_tag=shared -object rng-random,id=r -object memory-backend-file,id=vm-prebuild-ram,size=1",
+		"":                           "q -m 1 -append fat:x -virtfs local,path=/run/shared,mount_tag=shared -object rng-random,id=r -object memory-backend-file,id=vm-prebuild-ram,size=1",
 		"its /nix/store is a share":  "q -fsdev local,id=x,path=/nix/store",
 		"vhost-user-fs-pci keeps":    "q -device vhost-user-fs-pci,chardev=c",
 		"says where its memory is":   "q --object memory-backend-memfd,id=mem,size=1G",
 		"divides its memory (-numa)": "q -numa node,memdev=mem",
+		"disk (fat:)":                "q -drive if=virtio,file=fat:rw:/etc",
+		"as a disk (fat:)":           "q -hdb fat:floppy:dir",
+		"host's as a disk (fat:)":    "q -blockdev driver=vvfat,dir=/etc,node-name=n",
+		"of the host's as a disk (f": `q -blockdev {"driver":"vvfat","dir":"/etc"}`,
 	} {
 		all := strings.Fields(args)
-		err := hardware{obstacles: append(statesOfOthers(all), memoryObstacles(all)...)}.check()
+		err := hardware{obstacles: slices.Concat(statesOfOthers(all), memoryObstacles(all), fatObstacles(all))}.check()
 		var unsavable *machine.UnsavableError
 		if errors.As(err, &unsavable) != (want != "") || err != nil && !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want %q", args, err, want)
 		}
 	}
-	got := pathsIn([]string{"/bin/qemu", "-kernel", "/k", "-drive", "file=/a,x=y,/b", "-append", "init=/x y", "-name", "n"})
-	if want := []string{"/k", "/a", "/b", "/x y"}; !slices.Equal(got, want) {
-		t.Errorf("%q, want %q", got, want)
+}
+
+// Words that can name files are looked at, however QEMU's options spell them.
+func TestPathsIn(t *testing.T) {
+	for args, want := range map[string]string{
+		"q|-kernel|/k":                               "/k",
+		"q|-kernel|bzImage":                          "/cwd/bzImage",
+		"q|-drive|file=/a,x=y,/b":                    "/a /b",
+		"q|-drive|file=./secret,if=none":             "/cwd/secret",
+		"q|-hda|file:disk.img":                       "/cwd/disk.img",
+		"q|-drive|file.filename=../up":               "/up",
+		"q|-fw_cfg|name=opt/x,file=a,,b":             "/cwd/a,b",
+		"q|-kernel|/with,comma":                      "/with,comma",
+		"q|-virtfs|local,path=dir":                   "/cwd/dir",
+		`q|-blockdev|{"file":{"filename":"deep"}}`:   "/cwd/deep",
+		`q|-drive|file=json:{"filename":"j",,"a":1}`: "/cwd/j",
+	} {
+		got := pathsIn(strings.Split(args, "|"), "/cwd")
+		for path := range strings.FieldsSeq(want) {
+			if !slices.Contains(got, path) {
+				t.Errorf("%s: %q lacks %s", args, got, path)
+			}
+		}
+	}
+	// What the guest reads, and what QEMU writes, is none of it.
+	args := []string{"q", "-append", "/k", "-serial", "file:/log", "-chardev", "file,id=x,path=/log", "-D", "/log"}
+	if got := pathsIn(args, "/cwd"); slices.Contains(got, "/k") || slices.Contains(got, "/log") {
+		t.Errorf("%q", got)
 	}
 }
 

@@ -26,6 +26,7 @@ func TestRefused(t *testing.T) {
 		"store of the host's": {shared, "", "its /nix/store is a share (9p) of the host's"},
 		"second disk":         {l, "QEMU_OPTS=-drive if=virtio,file=" + disk, "it writes to virtio0 (" + disk + "), which is not the disk that NIX_DISK_IMAGE names"},
 		"memory of its own":   {l, "QEMU_OPTS=-object memory-backend-ram,id=m,size=512M -machine memory-backend=m", "the start script says where its memory is"},
+		"directory as a disk": {l, "QEMU_OPTS=-drive if=virtio,readonly=on,file=fat:" + t.TempDir(), "it has a directory of the host's as a disk (fat:)"},
 		"disk of others":      {l, "NIX_DISK_IMAGE=" + disk, "NIX_DISK_IMAGE gives it a disk"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -94,6 +95,23 @@ func TestImageMadeAtEachStart(t *testing.T) {
 	_, err = f.WriteString("x")
 	must(t, err)
 	l.refused(t, "files that QEMU was given have changed since it was saved: @state@/store.img")
+}
+
+// Files that QEMU finds in its working directory are compared as all others.
+func TestRelativeFiles(t *testing.T) {
+	l := newLab(t, "mini")
+	secret := filepath.Join(t.TempDir(), "secret")
+	must(t, os.WriteFile(secret, []byte("one\n"), 0o600))
+	l.edit(t, func(text string) string {
+		text = strings.Replace(text, "\nexec ", "\ncp "+secret+" secret\nexec ", 1)
+		return strings.Replace(text, ` $QEMU_OPTS "$@"`, ` -fw_cfg name=opt/secret,file=./secret $QEMU_OPTS "$@"`, 1)
+	})
+	l.save(t)
+	g, said := l.machine(t, warm.Options{Mode: warm.Require})
+	succeed(t, g, "true")
+	said.find(t, "started warm, ")
+	must(t, os.WriteFile(secret, []byte("two\n"), 0o600))
+	l.refused(t, "files that QEMU was given have changed since it was saved: @state@/secret")
 }
 
 // storeImageScript builds the start script of testdata/store-image.nix.
