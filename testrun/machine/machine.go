@@ -58,6 +58,7 @@ type Dirs struct {
 type StartOptions struct {
 	AllowReboot bool     // a guest that reboots does; otherwise it ends
 	Env         []string // environment of the machine's process; nil: ours
+	SharedDir   string   // in place of that of Dirs, in this run; "" for none
 }
 
 // Shell runs bash command lines as root in a guest.

@@ -16,6 +16,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"vm-prebuild/testrun/accel"
 	"vm-prebuild/testrun/machine"
@@ -33,45 +36,95 @@ type hardware struct {
 	// TicksPerSecond is how fast the guest's time stamp counter runs, which is the host's.
 	TicksPerSecond int64          `json:"ticksPerSecond"`
 	Disk           bool           `json:"disk"`      // the machine has one that it writes to
+	DiskBase       string         `json:"diskBase"`  // what the start script laid that over; "" for nothing
 	Arguments      []string       `json:"arguments"` // QEMU's, with names for what differs from run to run
 	Files          []fileIdentity `json:"files"`     // that the arguments name, and that need not stay the same
 	Console        []string       `json:"console"`   // what the guest had written; not compared
 	Shell          shell.Saved    `json:"shell"`     // not compared
 
 	obstacles []string // what keeps the machine from being saved
+	named     []string // paths of what may belong to Files, see identifyFiles
+	made      []string // images that the start script makes, and that the machine could write to
 }
 
 // fileIdentity tells a file that is not in the Nix store from what it was before.
 type fileIdentity struct {
-	Path   string `json:"path"`
+	Path   string `json:"path"` // without symbolic links
 	Size   int64  `json:"size,omitempty"`
 	MTime  int64  `json:"mtime,omitempty"` // nanoseconds
+	Inode  uint64 `json:"inode,omitempty"`
+	CTime  int64  `json:"ctime,omitempty"` // nanoseconds
 	SHA256 string `json:"sha256,omitempty"`
 }
 
-// identify describes a file. What is in the store is what its name says.
+// identifyProgram describes a program. What is in the store is what its name says; what
+// a distribution has installed is the same on other hosts, too, and so has no inode here.
+func identifyProgram(path string) (fileIdentity, error) {
+	id, err := identify(path)
+	id.Inode, id.CTime = 0, 0
+	return id, err
+}
+
+// identify describes a file, by what its name leads to. Size and mtime do not do: a
+// link can lead to another file with the same ones, as all in the store have the
+// same mtime, and copies have it from the original.
 func identify(path string) (fileIdentity, error) {
-	info, err := os.Stat(path)
+	path, err := filepath.EvalSymlinks(path)
 	if err != nil {
 		return fileIdentity{}, err
 	}
 	if inStore(path) {
 		return fileIdentity{Path: path}, nil
 	}
-	return fileIdentity{Path: path, Size: info.Size(), MTime: info.ModTime().UnixNano()}, nil
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return fileIdentity{}, &os.PathError{Op: "stat", Path: path, Err: err}
+	}
+	return fileIdentity{Path: path, Size: st.Size, MTime: st.Mtim.Nano(), Inode: st.Ino, CTime: st.Ctim.Nano()}, nil
 }
 
 // identifyContent describes a file that the start script makes anew each time, in
 // the machine's state directory, by its content: nixpkgs' store images.
-func identifyContent(path, name string) (fileIdentity, error) {
-	f, err := os.Open(path)
+func identifyContent(ctx context.Context, path, name string) (fileIdentity, error) {
+	f, err := openRegular(path)
 	if err != nil {
 		return fileIdentity{}, err
 	}
 	defer f.Close()
 	sum := sha256.New()
-	size, err := io.Copy(sum, f)
+	size, err := io.Copy(sum, readerUntil{ctx, f})
 	return fileIdentity{Path: name, Size: size, SHA256: hex.EncodeToString(sum.Sum(nil))}, err
+}
+
+// readerUntil reads until its context ends.
+type readerUntil struct {
+	ctx context.Context
+	io.Reader
+}
+
+func (r readerUntil) Read(b []byte) (int, error) {
+	if r.ctx.Err() != nil {
+		return 0, context.Cause(r.ctx)
+	}
+	return r.Reader.Read(b)
+}
+
+// openRegular opens a file for reading. What is no file is an error at once: the
+// opening of a FIFO would wait for a writer.
+func openRegular(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s is not a file", path)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 func inStore(path string) bool { return strings.HasPrefix(path, "/nix/store/") }
@@ -81,7 +134,7 @@ func (h hardware) check() error {
 	return unsavable(h.obstacles)
 }
 
-// fits says how a machine differs from the one that was saved.
+// fits says how a machine differs from the one that was saved, but for files.
 func (h hardware) fits(saved hardware) error {
 	switch {
 	case h.QEMU != saved.QEMU || h.Binary != saved.Binary:
@@ -93,10 +146,31 @@ func (h hardware) fits(saved hardware) error {
 	// A clock that is wrong by so little is what computers have.
 	case max(h.TicksPerSecond, saved.TicksPerSecond)-min(h.TicksPerSecond, saved.TicksPerSecond) > saved.TicksPerSecond/2000:
 		return fmt.Errorf("it was saved on a host whose time stamp counter runs at %d MHz, and this one's at %d: the guest's clock would be wrong", saved.TicksPerSecond/1e6, h.TicksPerSecond/1e6)
+	case h.Disk != saved.Disk || h.DiskBase != saved.DiskBase:
+		return fmt.Errorf("it was saved with a disk laid over %q; this one is laid over %q", saved.DiskBase, h.DiskBase)
 	case !slices.Equal(h.Arguments, saved.Arguments):
 		return fmt.Errorf("it was saved with other arguments of QEMU: %s", difference(saved.Arguments, h.Arguments))
-	case !slices.Equal(h.Files, saved.Files):
-		return fmt.Errorf("files that QEMU was given have changed since it was saved: %s", differentFile(saved.Files, h.Files))
+	}
+	return nil
+}
+
+// sameFiles says which file is not what it was when the machine was saved.
+func (h hardware) sameFiles(saved hardware) error {
+	if slices.Equal(h.Files, saved.Files) {
+		return nil
+	}
+	return fmt.Errorf("files that QEMU was given have changed since it was saved: %s", differentFile(saved.Files, h.Files))
+}
+
+// unwritten returns an error when the machine has written to an image that the start
+// script had made: before is what was found before the guest ran.
+func (h hardware) unwritten(before []fileIdentity) error {
+	for _, name := range h.made {
+		is := func(f fileIdentity) bool { return f.Path == name }
+		was, now := slices.IndexFunc(before, is), slices.IndexFunc(h.Files, is)
+		if was < 0 || now < 0 || before[was] != h.Files[now] {
+			return &machine.UnsavableError{Reason: fmt.Sprintf("%s has changed since QEMU was started to look at it: the machine has written to it, or its start script makes another one each time", name)}
+		}
 	}
 	return nil
 }
@@ -125,8 +199,14 @@ func differentFile(saved, now []fileIdentity) string {
 	return "there are fewer"
 }
 
-// survey finds out what a machine consists of.
+// surveyLimit is how long QEMU may take for all questions about a machine.
+const surveyLimit = 30 * time.Second
+
+// survey finds out what a machine consists of, but for the content of files, which
+// may have gigabytes: see identifyFiles.
 func (p *process) survey(ctx context.Context) (h hardware, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, surveyLimit, fmt.Errorf("QEMU did not say within %v what the machine consists of", surveyLimit))
+	defer cancel()
 	var version struct {
 		QEMU    struct{ Major, Minor, Micro int }
 		Package string
@@ -166,47 +246,50 @@ func (p *process) survey(ctx context.Context) (h hardware, err error) {
 	if err != nil {
 		return h, err
 	}
-	if h.Binary, err = identify(exe); err != nil {
+	if h.Binary, err = identifyProgram(exe); err != nil {
 		return h, err
 	}
-	var own []string // files of the machine, which are compared elsewhere
-	if own, err = p.surveyDisks(ctx, &h); err != nil {
+	cwd, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", pid))
+	if err != nil {
+		return h, err
+	}
+	images, err := p.surveyDisks(ctx, &h, cwd)
+	if err != nil {
 		return h, err
 	}
 	args := commandLine(pid)
 	if args == nil {
 		return h, fmt.Errorf("the command line of QEMU (pid %d) cannot be read", pid)
 	}
-	h.obstacles = append(append(h.obstacles, statesOfOthers(args)...), memoryObstacles(args)...)
+	h.obstacles = slices.Concat(h.obstacles, statesOfOthers(args), memoryObstacles(args), fatObstacles(args))
 	h.Arguments = p.run.normalise(args, p.cfg.Dirs, environment(p.started))
-	if h.Files, err = p.surveyFiles(append(pathsIn(args), own...)); err != nil {
-		return h, err
-	}
+	h.named = append(pathsIn(args, cwd), images...)
 	h.Console = p.console.lines()
 	return h, nil
 }
 
-// surveyFiles describes those of the paths that are files, and not of the state.
-func (p *process) surveyFiles(paths []string) (files []fileIdentity, err error) {
+// identifyFiles describes those of the named paths that are files, and not of the
+// state. It reads those in the machine's state directory.
+func (p *process) identifyFiles(ctx context.Context, paths []string) (files []fileIdentity, err error) {
 	state, err := filepath.EvalSymlinks(p.cfg.Dirs.State)
 	if err != nil {
 		return nil, err
 	}
-	slices.Sort(paths)
-	for _, path := range slices.Compact(paths) {
-		if !filepath.IsAbs(path) {
-			path = filepath.Join(state, path) // QEMU's working directory
+	for _, named := range paths {
+		path, err := filepath.EvalSymlinks(named)
+		if err != nil {
+			continue // it names no file
 		}
+		// What the store has under a name that is compared already need not be named again.
 		info, err := os.Stat(path)
-		if err != nil || !info.Mode().IsRegular() || inStore(path) || path == p.run.files.RAM || path == p.run.state.Disk {
+		if err != nil || !info.Mode().IsRegular() || inStore(named) && inStore(path) || path == p.run.files.RAM || path == p.run.state.Disk {
 			continue
 		}
-		id, err := identify(path)
-		for _, dir := range []string{p.cfg.Dirs.State, state} {
-			if inside, ok := strings.CutPrefix(path, dir+"/"); ok {
-				id, err = identifyContent(path, "@state@/"+inside)
-				break
-			}
+		var id fileIdentity
+		if inside, ok := strings.CutPrefix(path, state+"/"); ok {
+			id, err = identifyContent(ctx, path, stateName(inside))
+		} else {
+			id, err = identify(path)
 		}
 		if err != nil {
 			return nil, err
@@ -219,6 +302,24 @@ func (p *process) surveyFiles(paths []string) (files []fileIdentity, err error) 
 	return files, nil
 }
 
+// stateName is the name of a file in the machine's state directory, wherever that is.
+func stateName(inside string) string { return "@state@/" + inside }
+
+// inState returns that name of a file, if it is one there and no symbolic link leads
+// elsewhere.
+func (p *process) inState(path string) (name string, ok bool) {
+	path, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return "", false
+	}
+	state, err := filepath.EvalSymlinks(p.cfg.Dirs.State)
+	if err != nil {
+		return "", false
+	}
+	inside, ok := strings.CutPrefix(path, state+"/")
+	return stateName(inside), ok
+}
+
 // diskImage is what query-block tells of one.
 type diskImage struct {
 	Filename string     `json:"filename"`
@@ -226,9 +327,9 @@ type diskImage struct {
 	Backing  *diskImage `json:"backing-image"`
 }
 
-// surveyDisks notes what the machine writes to, and returns the files that its
-// disk is based on.
-func (p *process) surveyDisks(ctx context.Context, h *hardware) (based []string, err error) {
+// surveyDisks notes what the machine writes to, and returns its images and what they are
+// based on.
+func (p *process) surveyDisks(ctx context.Context, h *hardware, cwd string) (based []string, err error) {
 	var disks []struct {
 		Device   string `json:"device"`
 		QDev     string `json:"qdev"`
@@ -245,21 +346,46 @@ func (p *process) surveyDisks(ctx context.Context, h *hardware) (based []string,
 		if d.Inserted == nil {
 			continue
 		}
+		name, made := p.inState(at(cwd, d.Inserted.File))
 		own := p.run.state.Disk != "" && d.Inserted.File == p.run.state.Disk
 		switch {
 		case own && d.Inserted.Image.Format == "qcow2":
 			h.Disk = true
+			if err := p.surveyBase(h); err != nil {
+				return nil, err
+			}
 		case own:
 			h.obstacles = append(h.obstacles, fmt.Sprintf("its disk image has the format %s, not qcow2", d.Inserted.Image.Format))
-		case !d.Inserted.ReadOnly:
+		case d.Inserted.ReadOnly:
+		case made && d.Inserted.Image.Format == "raw":
+			// nixpkgs' images of a machine's store: nothing is written to them, though
+			// QEMU would let it. Whether it was is seen when the machine is saved.
+			h.made = append(h.made, name)
+		default:
 			h.obstacles = append(h.obstacles, fmt.Sprintf("it writes to %s (%s), which is not the disk that NIX_DISK_IMAGE names", cmp.Or(d.Device, d.QDev), d.Inserted.File))
 		}
 		for i := &d.Inserted.Image; i != nil; i = i.Backing {
-			based = append(based, i.Filename)
+			based = append(based, at(cwd, i.Filename))
 		}
 	}
 	// That of the state is one more than there was when it was saved.
 	return slices.DeleteFunc(based, func(s string) bool { return s == p.run.files.Disk }), nil
+}
+
+// surveyBase notes what the disk of a state, or of one that is to be, is laid over.
+func (p *process) surveyBase(h *hardware) (err error) {
+	disk := cmp.Or(p.run.files.Disk, p.run.state.Disk)
+	if h.DiskBase, err = qcow2Backing(disk); err != nil {
+		return err
+	}
+	text, err := p.cfg.Command.Text()
+	if err != nil {
+		return err
+	}
+	if err := checkBase("its disk", h.DiskBase, text); err != nil {
+		h.obstacles = append(h.obstacles, err.Error())
+	}
+	return nil
 }
 
 const hasTPM = "it has a TPM, whose state is not QEMU's"
@@ -307,21 +433,83 @@ func memoryObstacles(args []string) []string {
 	return found
 }
 
-// pathsIn are the absolute paths in arguments.
-func pathsIn(args []string) []string {
+// outputs are options for what QEMU writes to, and guestWords what the guest reads:
+// neither names what the machine is made of.
+var (
+	outputs    = []string{"chardev", "serial", "parallel", "debugcon", "D", "pidfile"}
+	guestWords = []string{"append"}
+)
+
+// pathsIn are all words in arguments that could name files: QEMU, whose working
+// directory is cwd, has more ways to write options than are worth telling apart.
+func pathsIn(args []string, cwd string) []string {
 	var paths []string
-	for _, arg := range args[1:] {
-		for _, field := range strings.Split(arg, ",") {
-			_, value, ok := strings.Cut(field, "=")
-			if !ok {
-				value = field
-			}
-			if filepath.IsAbs(value) {
-				paths = append(paths, value)
-			}
+	for option, arg := range options(args) {
+		if slices.Contains(outputs, option) || slices.Contains(guestWords, option) {
+			continue
+		}
+		for _, value := range valuesIn(arg) {
+			paths = append(paths, at(cwd, strings.TrimPrefix(value, "file:")))
 		}
 	}
 	return paths
+}
+
+// at is an absolute path of what a process with that working directory means.
+func at(cwd, path string) string {
+	if path == "" || filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(cwd, path)
+}
+
+// valuesIn are an argument, the values of the options in it, and the strings in JSON.
+func valuesIn(arg string) []string {
+	values := []string{arg}
+	// A comma in a value is written twice.
+	const comma = "\x00"
+	for _, field := range strings.Split(strings.ReplaceAll(arg, ",,", comma), ",") {
+		_, value, ok := strings.Cut(field, "=")
+		if !ok {
+			value = field
+		}
+		values = append(values, strings.ReplaceAll(value, comma, ","))
+	}
+	for _, value := range slices.Clone(values) {
+		var decoded any
+		if text := strings.TrimPrefix(value, "json:"); strings.HasPrefix(text, "{") && json.Unmarshal([]byte(text), &decoded) == nil {
+			values = append(values, stringsIn(decoded)...)
+		}
+	}
+	return values
+}
+
+func stringsIn(decoded any) (all []string) {
+	switch v := decoded.(type) {
+	case string:
+		all = append(all, v)
+	case []any:
+		for _, e := range v {
+			all = append(all, stringsIn(e)...)
+		}
+	case map[string]any:
+		for _, key := range slices.Sorted(maps.Keys(v)) {
+			all = append(all, stringsIn(v[key])...)
+		}
+	}
+	return all
+}
+
+// fatObstacles finds disks in QEMU's arguments that it makes of a directory of the
+// host's, whose files may be others by the time that the guest reads them.
+func fatObstacles(args []string) (found []string) {
+	isFAT := func(value string) bool { return value == "vvfat" || strings.HasPrefix(value, "fat:") }
+	for option, arg := range options(args) {
+		if !slices.Contains(guestWords, option) && slices.ContainsFunc(valuesIn(arg), isFAT) {
+			found = append(found, "it has a directory of the host's as a disk (fat:)")
+		}
+	}
+	return found
 }
 
 // normalise gives names to what differs between runs of the same machine.
@@ -386,7 +574,7 @@ func (m *Machine) Inputs(o machine.StartOptions) ([]machine.Input, error) {
 		{Name: "shell", Value: shell.Version()},
 	}
 	program := m.cfg.Command.Program()
-	if id, err := identify(program); err == nil {
+	if id, err := identifyProgram(program); err == nil {
 		inputs = append(inputs, machine.Input{Name: "QEMU", Value: fmt.Sprintf("%s %d %d", id.Path, id.Size, id.MTime)})
 	} else if program != "" && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err

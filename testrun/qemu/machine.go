@@ -112,6 +112,9 @@ func (m *Machine) start(ctx context.Context, o machine.StartOptions, title strin
 func (m *Machine) execute(ctx context.Context, o machine.StartOptions, r run) (*process, error) {
 	cfg := m.cfg
 	cfg.Dirs = m.Dirs()
+	if o.SharedDir != "" {
+		cfg.Dirs.Shared = o.SharedDir
+	}
 	return start(ctx, cfg, o, r)
 }
 

@@ -12,6 +12,7 @@ const (
 	qcow2Magic         = 0x514649fb // "QFI\xfb"
 	qcow2HeaderBytes   = 104
 	qcow2BackingFormat = 0xe2792aca
+	qcow2ExternalData  = 1 << 2 // of the incompatible features
 	qcow2ClusterBits   = 16
 	qcow2Cluster       = 1 << qcow2ClusterBits
 	// bytes of a disk that one entry of the L1 table is for: a cluster of L2
@@ -105,15 +106,50 @@ func writeOverlay(backing, file string) (err error) {
 
 // qcow2DiskBytes is the size of the disk that an image is of.
 func qcow2DiskBytes(file string) (uint64, error) {
-	f, err := os.Open(file)
+	f, err := openRegular(file)
 	if err != nil {
 		return 0, err
 	}
 	defer f.Close()
-	var h qcow2Header
+	h, err := readQcow2(f)
+	return h.DiskBytes, err
+}
+
+// readQcow2 reads the header of an image.
+func readQcow2(f *os.File) (h qcow2Header, err error) {
 	err = binary.Read(io.NewSectionReader(f, 0, int64(binary.Size(h))), binary.BigEndian, &h)
 	if err != nil || h.Magic != qcow2Magic {
-		return 0, fmt.Errorf("%s is no qcow2 image", file)
+		return h, fmt.Errorf("%s is no qcow2 image", f.Name())
 	}
-	return h.DiskBytes, nil
+	if h.Version < 3 {
+		h.Incompatible = 0 // its header is shorter
+	}
+	return h, nil
+}
+
+// qcow2Backing is what an image says that it is laid over, as it says it; "" for
+// nothing. That an image has its data in another file is an error: QEMU would read
+// whatever file the image names.
+func qcow2Backing(file string) (string, error) {
+	f, err := openRegular(file)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	h, err := readQcow2(f)
+	switch {
+	case err != nil:
+		return "", err
+	case h.Incompatible&qcow2ExternalData != 0:
+		return "", fmt.Errorf("%s has its data in another file", file)
+	case h.BackingOffset == 0:
+		return "", nil
+	case h.BackingBytes > 1023 || h.BackingOffset > 1<<21: // the first cluster has it
+		return "", fmt.Errorf("%s has a damaged header", file)
+	}
+	name := make([]byte, h.BackingBytes)
+	if _, err := f.ReadAt(name, int64(h.BackingOffset)); err != nil { //nolint:gosec // at most 2 MiB
+		return "", fmt.Errorf("%s has a damaged header: %w", file, err)
+	}
+	return string(name), nil
 }

@@ -66,6 +66,7 @@ type run struct {
 	files   machine.StateFiles // of the state that is to be written or read
 	shell   *shell.Saved       // of the guest that is restored; nil for one that boots
 	console []string           // what the guest wrote before it was saved
+	found   []fileIdentity     // files of a machine that is to be saved, before it ran
 
 	// ready is called once QMP answers, and its error ends the run; may be nil.
 	ready func(context.Context, *process) error

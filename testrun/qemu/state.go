@@ -17,6 +17,7 @@ import (
 
 	"vm-prebuild/testrun/event"
 	"vm-prebuild/testrun/machine"
+	"vm-prebuild/testrun/shell"
 	"vm-prebuild/testrun/startcommand"
 )
 
@@ -24,7 +25,7 @@ import (
 // with it. That is about a megabyte: the guest's memory is a file, and not part of
 // it.
 const (
-	saveLimit    = time.Minute
+	saveLimit    = time.Minute // and again to stop the guest
 	restoreLimit = 30 * time.Second
 )
 
@@ -51,7 +52,11 @@ func (m *Machine) StartSavable(ctx context.Context, o machine.StartOptions, f ma
 				if found, err = p.survey(ctx); err != nil {
 					return err
 				}
-				return found.check()
+				if err := found.check(); err != nil {
+					return err
+				}
+				found.Files, err = p.identifyFiles(ctx, found.named)
+				return err
 			},
 		})
 		if err == nil {
@@ -68,6 +73,7 @@ func (m *Machine) StartSavable(ctx context.Context, o machine.StartOptions, f ma
 	return m.start(ctx, o, "starting vm so that it can be saved", run{
 		state: startcommand.State{RAM: f.RAM, MemoryBytes: found.MemoryBytes, Disk: f.Disk},
 		files: f,
+		found: found.Files,
 	})
 }
 
@@ -120,8 +126,6 @@ func (m *Machine) Save(ctx context.Context) (machine.Hardware, error) {
 	if p.run.state.RAM == "" || p.run.state.Reads {
 		return nil, machine.Errorf(m.cfg.Name, "was not started in a way that lets it be saved")
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, saveLimit, fmt.Errorf("QEMU did not save its state within %v", saveLimit))
-	defer cancel()
 	alive, unbind := p.bind(ctx)
 	defer unbind()
 	h, err := p.save(alive)
@@ -145,40 +149,69 @@ func (p *process) save(ctx context.Context) (hardware, error) {
 	if err := h.check(); err != nil {
 		return h, err
 	}
-	if h.Shell, err = p.shell.Saved(ctx); err != nil {
+	if h.Shell, err = p.stop(ctx); err != nil {
 		return h, err
 	}
-	if _, err := p.monitor.Execute(ctx, "stop", nil); err != nil {
+	// Reading files takes as long as it takes.
+	if h.Files, err = p.identifyFiles(ctx, h.named); err != nil {
 		return h, err
 	}
+	if err := h.unwritten(p.run.found); err != nil {
+		return h, err
+	}
+	return h, p.saveDevices(ctx)
+}
+
+// limitSaving returns the context of something that QEMU does for a machine to be
+// saved.
+func limitSaving(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, saveLimit, fmt.Errorf("QEMU did not save its state within %v", saveLimit))
+}
+
+// stop stops the guest, and returns the state of its shell. Nothing writes to any
+// disk then.
+func (p *process) stop(ctx context.Context) (s shell.Saved, err error) {
+	ctx, cancel := limitSaving(ctx)
+	defer cancel()
+	if s, err = p.shell.Saved(ctx); err != nil {
+		return s, err
+	}
+	_, err = p.monitor.Execute(ctx, "stop", nil)
+	return s, err
+}
+
+// saveDevices writes the state of the devices.
+func (p *process) saveDevices(ctx context.Context) error {
+	ctx, cancel := limitSaving(ctx)
+	defer cancel()
 	out, err := os.OpenFile(p.run.files.Devices, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
-		return h, err
+		return err
 	}
 	defer out.Close()
 	l, err := listen(filepath.Join(p.cfg.Dirs.State, "migrate"))
 	if err != nil {
-		return h, err
+		return err
 	}
 	defer l.Close()
 	defer context.AfterFunc(ctx, func() { l.Close() })()
 	// QEMU 7.2 does not write to a plain file.
 	if err := p.migrate(ctx, "migrate", l.Addr().String()); err != nil {
-		return h, err
+		return err
 	}
 	conn, err := l.Accept()
 	if err != nil {
-		return h, errors.Join(err, context.Cause(ctx))
+		return errors.Join(err, context.Cause(ctx))
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
 	if _, err := io.Copy(out, conn); err != nil {
-		return h, err
+		return err
 	}
 	if err := p.migrated(ctx); err != nil {
-		return h, err
+		return err
 	}
-	return h, out.Close()
+	return out.Close()
 }
 
 // migrate begins to write or read the state of devices.
@@ -281,9 +314,12 @@ func (m *Machine) Restore(ctx context.Context, o machine.StartOptions, f machine
 		files: f,
 		shell: &saved.Shell,
 		ready: func(ctx context.Context, p *process) error {
+			if err := p.compare(ctx, saved); err != nil {
+				return err
+			}
 			ctx, cancel := context.WithTimeoutCause(ctx, restoreLimit, fmt.Errorf("the restored machine was not up within %v", restoreLimit))
 			defer cancel()
-			if err := p.restore(ctx, saved); err != nil {
+			if err := p.restore(ctx); err != nil {
 				return err
 			}
 			if err := p.connect(ctx); err != nil {
@@ -294,6 +330,9 @@ func (m *Machine) Restore(ctx context.Context, o machine.StartOptions, f machine
 		console: saved.Console,
 	}
 	if saved.Disk {
+		if err := m.checkDisk(f.Disk, saved.DiskBase); err != nil {
+			return machine.Errorf(m.cfg.Name, "disk of a saved state: %w", err)
+		}
 		r.state.Disk = filepath.Join(state, m.cfg.Name+".qcow2")
 		if err := writeOverlay(f.Disk, r.state.Disk); err != nil {
 			return machine.Errorf(m.cfg.Name, "disk of a saved state: %w", err)
@@ -312,9 +351,43 @@ func (m *Machine) Restore(ctx context.Context, o machine.StartOptions, f machine
 	return err
 }
 
-// restore has a QEMU that waits for it read the state of its devices, and run
-// the guest.
-func (p *process) restore(ctx context.Context, saved hardware) error {
+// checkDisk returns an error when the disk of a saved state is not laid over base, or
+// that is not what a start script lays disks over. It is found out before QEMU opens
+// any of them, because the guest could read it.
+func (m *Machine) checkDisk(disk, base string) error {
+	found, err := qcow2Backing(disk)
+	if err != nil {
+		return err
+	}
+	if found != base {
+		return fmt.Errorf("%s is laid over %q, not %q as when it was saved", disk, found, base)
+	}
+	text, err := m.cfg.Command.Text()
+	if err != nil {
+		return err
+	}
+	return checkBase(disk, base, text)
+}
+
+// checkBase returns an error when the image below a disk is neither in the Nix store nor
+// one that the text of the start script names.
+func checkBase(disk, base, text string) error {
+	if base == "" {
+		return nil
+	}
+	path, err := filepath.EvalSymlinks(base)
+	if err != nil {
+		return fmt.Errorf("%s is laid over an image that is not there: %w", disk, err)
+	}
+	words := strings.FieldsFunc(text, func(c rune) bool { return strings.ContainsRune(" \t\n\"'=,;", c) })
+	if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() || !filepath.IsAbs(base) || !inStore(path) && !slices.Contains(words, base) {
+		return fmt.Errorf("%s is laid over %s, which is no file of the Nix store's, and none that the start script names", disk, base)
+	}
+	return nil
+}
+
+// compare returns an error when a machine is not the one that was saved.
+func (p *process) compare(ctx context.Context, saved hardware) error {
 	found, err := p.survey(ctx)
 	if err != nil {
 		return err
@@ -322,7 +395,16 @@ func (p *process) restore(ctx context.Context, saved hardware) error {
 	if err := found.fits(saved); err != nil {
 		return &machine.MismatchError{Reason: err.Error()}
 	}
-	in, err := os.Open(p.run.files.Devices)
+	if found.Files, err = p.identifyFiles(ctx, found.named); err != nil {
+		return err
+	}
+	return found.sameFiles(saved)
+}
+
+// restore has a QEMU that waits for it read the state of its devices, and run
+// the guest.
+func (p *process) restore(ctx context.Context) error {
+	in, err := openRegular(p.run.files.Devices)
 	if err != nil {
 		return err
 	}

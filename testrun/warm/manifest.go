@@ -21,7 +21,7 @@ import (
 )
 
 // format is the version of the format of states. It is part of their keys.
-const format = 1
+const format = 2
 
 // The files of a state.
 const (

@@ -26,6 +26,7 @@ func TestRefused(t *testing.T) {
 		"store of the host's": {shared, "", "its /nix/store is a share (9p) of the host's"},
 		"second disk":         {l, "QEMU_OPTS=-drive if=virtio,file=" + disk, "it writes to virtio0 (" + disk + "), which is not the disk that NIX_DISK_IMAGE names"},
 		"memory of its own":   {l, "QEMU_OPTS=-object memory-backend-ram,id=m,size=512M -machine memory-backend=m", "the start script says where its memory is"},
+		"directory as a disk": {l, "QEMU_OPTS=-drive if=virtio,readonly=on,file=fat:" + t.TempDir(), "it has a directory of the host's as a disk (fat:)"},
 		"disk of others":      {l, "NIX_DISK_IMAGE=" + disk, "NIX_DISK_IMAGE gives it a disk"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -94,6 +95,80 @@ func TestImageMadeAtEachStart(t *testing.T) {
 	_, err = f.WriteString("x")
 	must(t, err)
 	l.refused(t, "files that QEMU was given have changed since it was saved: @state@/store.img")
+}
+
+// Files that QEMU finds in its working directory are compared as all others.
+func TestRelativeFiles(t *testing.T) {
+	l := newLab(t, "mini")
+	secret := filepath.Join(t.TempDir(), "secret")
+	must(t, os.WriteFile(secret, []byte("one\n"), 0o600))
+	l.edit(t, func(text string) string {
+		text = strings.Replace(text, "\nexec ", "\ncp "+secret+" secret\nexec ", 1)
+		return strings.Replace(text, ` $QEMU_OPTS "$@"`, ` -fw_cfg name=opt/secret,file=./secret $QEMU_OPTS "$@"`, 1)
+	})
+	l.save(t)
+	g, said := l.machine(t, warm.Options{Mode: warm.Require})
+	succeed(t, g, "true")
+	said.find(t, "started warm, ")
+	must(t, os.WriteFile(secret, []byte("two\n"), 0o600))
+	l.refused(t, "files that QEMU was given have changed since it was saved: @state@/secret")
+}
+
+// storeImageScript builds the start script of testdata/store-image.nix.
+func storeImageScript(t *testing.T) string {
+	t.Helper()
+	if os.Getenv("NIX_CONFIG") == "" {
+		if os.Getenv("CI") != "" {
+			t.Fatal("NIX_CONFIG is not set")
+		}
+		t.Skip("NIX_CONFIG is not set; nix/offline/env.sh does")
+	}
+	cmd := exec.CommandContext(t.Context(), "nix-build", "testdata/store-image.nix", "--no-out-link")
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%v: %v\n%s", cmd, err, &stderr)
+	}
+	return filepath.Join(strings.TrimSpace(string(out)), "bin/run-machine-vm")
+}
+
+// A machine with useNixStoreImage, whose start script has the image of the store as a
+// drive that QEMU may write to, is saved as long as nothing is written to it.
+func TestStoreImage(t *testing.T) {
+	l := &lab{script: storeImageScript(t), store: warm.Store{Dir: filepath.Join(t.TempDir(), "states")}}
+	if text, err := os.ReadFile(l.script); err != nil || !strings.Contains(string(text), `file="$TMPDIR"/store.img,format=raw `) {
+		t.Fatalf("a start script of another kind than nixpkgs': %v\n%s", err, text)
+	}
+	for what, command := range map[string]string{
+		// Nothing is in the first block of an erofs.
+		"the guest": "command:printf x | dd of=/dev/vdb conv=notrunc,fsync",
+		// What it has in its cache is written back before it is saved.
+		"the guest, before it syncs": "command:printf x >/dev/vdb",
+	} {
+		t.Run("written by "+what, func(t *testing.T) {
+			ready, err := warm.ParseReady(command)
+			must(t, err)
+			g, _ := l.machine(t, warm.Options{Mode: warm.Require, Save: true, Ready: ready})
+			err = g.Start(t.Context(), g.Boot)
+			if err == nil || !strings.Contains(err.Error(), "it cannot be saved: @state@/store.img has changed") {
+				t.Errorf("error %v", err)
+			}
+			if g.Machine.Running() {
+				t.Error("the machine runs")
+			}
+		})
+	}
+	l.save(t)
+	g, said := l.machine(t, warm.Options{Mode: warm.Require})
+	succeed(t, g, "echo 3 >/proc/sys/vm/drop_caches; test -e /run/current-system/etc/hostname")
+	said.find(t, "started warm, ")
+	// The image is this machine's own.
+	succeed(t, g, "printf x | dd of=/dev/vdb conv=notrunc,fsync")
+	must(t, g.Machine.Release())
+	g, said = l.machine(t, warm.Options{Mode: warm.Require})
+	succeed(t, g, "true")
+	said.find(t, "started warm, ")
 }
 
 // A guest under load is saved and restored as any other.

@@ -267,6 +267,11 @@ func (s *Starter) save(ctx context.Context, b backend, o machine.StartOptions, k
 		return fmt.Errorf("saving: %w", err)
 	}
 	defer draft.discard()
+	o, end, err := alone(b, o)
+	if err != nil {
+		return fmt.Errorf("booting it alone, to be saved: %w", err)
+	}
+	defer func() { err = errors.Join(err, end()) }()
 	if err := b.StartSavable(ctx, o, draft.files()); err != nil {
 		return err
 	}
