@@ -117,6 +117,7 @@ func TestRelativeFiles(t *testing.T) {
 // storeImageScript builds the start script of testdata/store-image.nix.
 func storeImageScript(t *testing.T) string {
 	t.Helper()
+	guesttest.StartScript(t, guesttest.Guests["mini"]) // where there are no guests, this is skipped, too
 	if os.Getenv("NIX_CONFIG") == "" {
 		if os.Getenv("CI") != "" {
 			t.Fatal("NIX_CONFIG is not set")
