@@ -216,6 +216,7 @@ func TestHookServes(t *testing.T) {
 
 		// A cache that lies is not believed, and the test is built if it can be.
 		forget()
+		n.flags("--tcg=deny", "--memory", "1", "--cache", cache)
 		archives, err := filepath.Glob(filepath.Join(cache, "nar/*"))
 		if err != nil || len(archives) == 0 {
 			t.Fatal(archives, err)
