@@ -40,7 +40,7 @@ pkgs.testers.runNixOSTest (
       # Such that can be saved: their stores are no shares of the host's.
       keeper.virtualisation.useNixStoreImage = true;
       twin.virtualisation.useNixStoreImage = true;
-      bank = {
+      vault = {
         virtualisation.useNixStoreImage = true;
         environment.etc."systemd/system/warm-restored.target".text = ''
           [Unit]
