@@ -189,6 +189,9 @@ func canonicalTime(t *testing.T, file string) {
 
 func TestVerifyOwner(t *testing.T) {
 	if os.Getuid() != 0 {
+		if os.Getenv("CI") != "" {
+			t.Fatal("not root")
+		}
 		t.Skip("only root can give files away")
 	}
 	root := verifiedStore(t)

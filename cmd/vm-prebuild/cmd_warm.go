@@ -26,3 +26,19 @@ func (w warmStore) open() (warm.Store, error) {
 	dir, err := warm.DefaultDir()
 	return warm.Store{Dir: dir}, err
 }
+
+// keysOf are the states that were named, or all if none was.
+func keysOf(store warm.Store, named []string) ([]string, error) {
+	if len(named) > 0 {
+		return named, nil
+	}
+	all, err := store.List()
+	if err != nil {
+		return nil, err
+	}
+	keys := make([]string, len(all))
+	for i, e := range all {
+		keys[i] = e.Key
+	}
+	return keys, nil
+}

@@ -30,15 +30,9 @@ func (c *warmPushCommand) Run(ctx context.Context, out *cli.IO) error {
 	if err != nil {
 		return err
 	}
-	keys := c.Keys
-	if len(keys) == 0 {
-		all, err := store.List()
-		if err != nil {
-			return err
-		}
-		for _, e := range all {
-			keys = append(keys, e.Key)
-		}
+	keys, err := keysOf(store, c.Keys)
+	if err != nil {
+		return err
 	}
 	done := []warm.Packed{}
 	var bad []error

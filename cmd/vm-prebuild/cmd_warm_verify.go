@@ -19,15 +19,9 @@ func (c *warmVerifyCommand) Run(ctx context.Context, out *cli.IO) error {
 	if err != nil {
 		return err
 	}
-	keys := c.Keys
-	if len(keys) == 0 {
-		all, err := store.List()
-		if err != nil {
-			return err
-		}
-		for _, e := range all {
-			keys = append(keys, e.Key)
-		}
+	keys, err := keysOf(store, c.Keys)
+	if err != nil {
+		return err
 	}
 	var bad []error
 	for _, key := range keys {
